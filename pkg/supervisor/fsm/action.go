@@ -1,0 +1,79 @@
+package fsm
+
+// Action is something for the edge to do. The types below are all there are.
+type Action interface{ action() }
+
+// Spawn asks for a process. It is answered by Spawned or SpawnFailed.
+type Spawn struct{ ID ID }
+
+// Scope says whom a signal is for.
+type Scope uint8
+
+// The scopes.
+const (
+	ScopeMain  Scope = iota // the main process
+	ScopeGroup              // its process group
+	ScopeTree               // all that is left of its tree
+)
+
+// String names the scope in transcripts.
+func (s Scope) String() string { return [...]string{"main", "group", "tree"}[s] }
+
+// Send asks for a signal. Nothing answers it; an exit may follow.
+type Send struct {
+	ID     ID
+	Signal int
+	Scope  Scope
+}
+
+// Release says that what is left of a tree is nobody's concern any more.
+type Release struct{ ID ID }
+
+// Started reports a start, for people.
+type Started struct {
+	ID   ID
+	PID  int
+	Wall int64
+}
+
+// Ended reports an exit or a failed start, for people. Exit is not written to
+// any more.
+type Ended struct {
+	ID   ID
+	Exit *Exit
+}
+
+// SlotGone says that a slot no longer exists.
+type SlotGone struct {
+	Entry string
+	Slot  int
+}
+
+// Refused says that the command of this step was refused and nothing changed.
+type Refused struct {
+	Kind    RefusalKind
+	Message string
+}
+
+// RefusalKind is why a command was refused.
+type RefusalKind uint8
+
+// The kinds of refusal.
+const (
+	NotFound RefusalKind = iota + 1
+	Invalid
+	Conflict
+	Unavailable
+)
+
+// Done says that a Shutdown is complete: nothing runs and nothing is pending.
+type Done struct{}
+
+func (Spawn) action()    {}
+func (Send) action()     {}
+func (Release) action()  {}
+func (Started) action()  {}
+func (Ended) action()    {}
+func (SlotGone) action() {}
+func (Refused) action()  {}
+func (Done) action()     {}

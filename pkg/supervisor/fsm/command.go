@@ -1,0 +1,200 @@
+package fsm
+
+// Commands: what people and the configuration ask for.
+
+func (m *Machine) configure(ev Configure) {
+	if m.stopping {
+		return
+	}
+	listed := make(map[string]bool, len(ev.Entries))
+	for _, spec := range ev.Entries {
+		listed[spec.Name] = true
+		e := m.entries[spec.Name]
+		if e == nil {
+			m.setCount(m.addEntry(spec), spec.Count, ByReload)
+			continue
+		}
+		m.reconfigure(e, spec)
+		if ev.Restart[spec.Name] {
+			m.startRoll(e, 1, ByReload)
+		}
+	}
+	var gone []*entry
+	for _, e := range m.order {
+		if !listed[e.Name] {
+			gone = append(gone, e)
+		}
+	}
+	for _, e := range gone {
+		e.removed = true
+		m.touchEntry(e)
+		if e.present == 0 {
+			m.dropEntry(e)
+			continue
+		}
+		for n := len(e.slots) - 1; n >= 0; n-- {
+			if s := e.at(n); s != nil {
+				m.settle(s)
+			}
+		}
+	}
+}
+
+// reconfigure changes in place what can be. The number of slots set by a scale
+// stays until the configured one changes.
+func (m *Machine) reconfigure(e *entry, spec Entry) {
+	count := e.count
+	if spec.Count != e.Entry.Count || e.removed {
+		count = spec.Count
+	}
+	if e.removed {
+		// Configured again while the last of it was being stopped: as new.
+		e.removed, e.held, e.count = false, !spec.Autostart, 0
+		for _, s := range e.slots {
+			if s != nil {
+				s.held = e.held
+			}
+		}
+	}
+	delay := e.Delay
+	e.Entry = spec
+	if delay != spec.Delay {
+		for _, s := range e.slots {
+			if s != nil && s.state == Backoff && s.startFails == 0 {
+				m.arm(s, s.exitedAt+spec.Delay)
+			}
+		}
+	}
+	m.setCount(e, count, ByReload)
+}
+
+func (m *Machine) start(ev Start) {
+	e, slots, ok := m.command(ev.Entry, ev.Slot)
+	if !ok {
+		return
+	}
+	if ev.Slot == AllSlots {
+		e.held = false
+	}
+	for _, s := range slots {
+		if s == nil || !m.exists(s) {
+			continue
+		}
+		s.held = false
+		switch s.state {
+		case Stopped, Backoff, Finished, Failed:
+			m.spawn(s)
+		case Stopping:
+			s.restart = true
+			m.touch(s)
+		default:
+			m.touch(s)
+		}
+	}
+}
+
+func (m *Machine) stop(ev Stop) {
+	e, slots, ok := m.command(ev.Entry, ev.Slot)
+	if !ok {
+		return
+	}
+	if ev.Slot == AllSlots {
+		e.held = true
+		e.roll.active = false
+	}
+	for _, s := range slots {
+		if s != nil {
+			s.held = true
+			m.settle(s)
+		}
+	}
+}
+
+func (m *Machine) restart(ev Restart) {
+	if ev.Batch < 0 {
+		m.refuse(Invalid, "batch must not be negative")
+		return
+	}
+	e, slots, ok := m.command(ev.Entry, ev.Slot)
+	if !ok {
+		return
+	}
+	if ev.Slot == AllSlots {
+		e.held = false
+	}
+	for _, s := range slots {
+		if s != nil {
+			s.held = false
+			m.touch(s)
+		}
+	}
+	if ev.Slot == AllSlots {
+		m.startRoll(e, ev.Batch, ByCommand)
+		return
+	}
+	m.replace(slots[0], ByCommand)
+}
+
+func (m *Machine) scale(ev Scale) {
+	if ev.Count < 0 || ev.Count > MaxCount {
+		m.refuse(Invalid, "count must be from 0 to 10000")
+		return
+	}
+	e, _, ok := m.command(ev.Entry, AllSlots)
+	if !ok {
+		return
+	}
+	m.setCount(e, ev.Count, ByScale)
+}
+
+func (m *Machine) signal(ev Signal) {
+	_, slots, ok := m.targets(ev.Entry, ev.Slot)
+	if !ok {
+		return
+	}
+	sent := false
+	for _, s := range slots {
+		if s != nil && s.live {
+			m.act(Send{ID: s.id(), Signal: ev.Signal, Scope: ScopeMain})
+			sent = true
+		}
+	}
+	if !sent {
+		name := ev.Entry
+		if ev.Slot != AllSlots {
+			name = slotName(ev.Entry, ev.Slot)
+		}
+		m.refuse(Conflict, "no process to signal: "+name+" is not running")
+	}
+}
+
+// command is targets for commands that a daemon which is stopping refuses.
+func (m *Machine) command(name string, n int) (*entry, []*slot, bool) {
+	if m.stopping {
+		m.refuse(Unavailable, "the daemon is stopping")
+		return nil, nil, false
+	}
+	return m.targets(name, n)
+}
+
+func (m *Machine) shutdown() {
+	m.stopping = true
+	for _, e := range m.order {
+		e.roll.active = false
+		for _, s := range e.slots {
+			if s != nil {
+				m.settle(s)
+			}
+		}
+	}
+}
+
+func (m *Machine) killAll() {
+	for _, e := range m.order {
+		for _, s := range e.slots {
+			if s != nil && s.state == Stopping {
+				m.kill(s)
+			}
+		}
+	}
+}

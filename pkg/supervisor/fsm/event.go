@@ -1,0 +1,102 @@
+package fsm
+
+// Event is something that happened or was asked for. The types below are all
+// there are.
+type Event interface{ event() }
+
+// Tick says that time has passed. It is due at NextDeadline.
+type Tick struct{}
+
+// Spawned says that an asked-for start succeeded.
+type Spawned struct {
+	ID   ID
+	PID  int
+	At   Instant
+	Wall int64 // nanoseconds since the epoch
+}
+
+// SpawnFailed says that an asked-for start failed.
+type SpawnFailed struct {
+	ID      ID
+	At      Instant
+	Wall    int64
+	Errno   string // the errno's name, e.g. ENOENT
+	Message string // operation, path and errno, for people
+}
+
+// Exited says that a main process ended. TreeEmpty is whether nothing of its
+// tree is left; if not, a TreeEmpty event follows when that is so.
+type Exited struct {
+	ID        ID
+	At        Instant
+	Wall      int64
+	Status    Status
+	TreeEmpty bool
+	Members   []int // what is left, as far as known; for people
+}
+
+// TreeEmpty says that nothing is left of an ended main process's tree.
+type TreeEmpty struct {
+	ID ID
+	At Instant
+}
+
+// Configure replaces the configuration. Entries in Restart are restarted, one
+// slot at a time; everything else that differs is changed in place.
+type Configure struct {
+	Entries []Entry
+	Restart map[string]bool
+}
+
+// Start asks for an entry or a slot to be up.
+type Start struct {
+	Entry string
+	Slot  int // or AllSlots
+}
+
+// Stop asks for an entry or a slot to be down, until a Start or Restart.
+type Stop struct {
+	Entry string
+	Slot  int
+}
+
+// Restart asks for an entry's slots, Batch at a time, or one slot to be
+// replaced. Batch 0 is all at once.
+type Restart struct {
+	Entry string
+	Slot  int
+	Batch int
+}
+
+// Scale asks for another number of slots.
+type Scale struct {
+	Entry string
+	Count int
+}
+
+// Signal asks for a signal to the main processes.
+type Signal struct {
+	Entry  string
+	Slot   int
+	Signal int
+}
+
+// Shutdown asks for everything to be stopped for good.
+type Shutdown struct{}
+
+// KillAll sends SIGKILL to all that a Shutdown is still waiting for.
+type KillAll struct{}
+
+func (Tick) event()        {}
+func (Spawned) event()     {}
+func (SpawnFailed) event() {}
+func (Exited) event()      {}
+func (TreeEmpty) event()   {}
+func (Configure) event()   {}
+func (Start) event()       {}
+func (Stop) event()        {}
+func (Restart) event()     {}
+func (Scale) event()       {}
+func (Signal) event()      {}
+func (Shutdown) event()    {}
+func (KillAll) event()     {}

@@ -1,0 +1,118 @@
+package fsm
+
+// Events about processes: what became of a start, an end, the rest of a tree,
+// and the passing of time.
+
+func (m *Machine) spawned(ev Spawned) {
+	s := m.find(ev.ID)
+	if s == nil || !s.pending {
+		m.ignored++
+		return
+	}
+	e := s.e
+	s.pending, s.live, s.tree = false, true, true
+	s.pid = ev.PID
+	s.startedAt, s.startedWall = ev.At, ev.Wall
+	s.startFails, s.err = 0, ""
+	e.counters.Starts++
+	if s.dueSet {
+		s.dueSet = false
+		e.counters.RestartLatency.observe(LatencyBounds, ev.At-s.due)
+	}
+	m.enter(s, Running)
+	m.act(Started{ID: ev.ID, PID: ev.PID, Wall: ev.Wall})
+	if s.restart && m.up(s) {
+		m.beginStop(s, s.restartBy)
+	} else {
+		m.leaveRoll(s)
+	}
+	m.settle(s)
+}
+
+func (m *Machine) spawnFailed(ev SpawnFailed) {
+	s := m.find(ev.ID)
+	if s == nil || !s.pending {
+		m.ignored++
+		return
+	}
+	s.pending, s.dueSet = false, false
+	s.startFails++
+	s.err = ev.Message
+	s.last = &Exit{
+		Status: Status{Reason: ReasonStartFailed}, At: ev.At, Wall: ev.Wall,
+		Incarnation: s.inc, Error: ev.Message,
+	}
+	s.e.counters.failedStart(ev.Errno)
+	m.act(Ended{ID: ev.ID, Exit: s.last})
+	if s.restart && m.up(s) {
+		m.spawn(s)
+		return
+	}
+	m.enter(s, Backoff)
+	m.arm(s, ev.At+s.e.startRetry(s.startFails))
+	m.settle(s)
+}
+
+func (m *Machine) exited(ev Exited) {
+	s := m.find(ev.ID)
+	if s == nil || !s.live {
+		m.ignored++
+		return
+	}
+	e := s.e
+	asked := s.state == Stopping
+	x := &Exit{
+		Status: ev.Status, At: ev.At, Wall: ev.Wall, PID: s.pid,
+		Incarnation: s.inc, Uptime: ev.At - s.startedAt,
+	}
+	if asked {
+		x.Initiator = s.stopBy
+	}
+	s.live, s.pid, s.last = false, 0, x
+	s.tree = !ev.TreeEmpty
+	s.members = ev.Members
+	s.exitedAt = ev.At
+	e.counters.exit(x)
+	m.act(Ended{ID: ev.ID, Exit: x})
+	if s.tree && e.StopMode == StopProcess {
+		s.tree = false
+		m.act(Release{ID: ev.ID})
+	}
+	if asked {
+		m.settle(s)
+		return
+	}
+	s.outcome = e.after(x)
+	if s.tree {
+		// What is left is stopped in the same way before the slot goes on.
+		m.terminate(s)
+		m.settle(s)
+		return
+	}
+	m.conclude(s, s.outcome)
+	m.settle(s)
+}
+
+func (m *Machine) treeEmpty(ev TreeEmpty) {
+	s := m.find(ev.ID)
+	if s == nil || s.live || !s.tree {
+		m.ignored++
+		return
+	}
+	s.tree = false
+	m.settle(s)
+}
+
+func (m *Machine) tick() {
+	for len(m.deadlines) > 0 && m.deadlines[0].deadline <= m.now {
+		s := m.deadlines[0]
+		switch s.state {
+		case Backoff:
+			m.spawn(s)
+		case Stopping:
+			m.kill(s)
+		default:
+			m.disarm(s)
+		}
+	}
+}

@@ -1,0 +1,72 @@
+package fsm
+
+// roll is a restart of an entry's slots, some at a time: the next one goes when
+// the one before it runs. A slot that starts for another reason meanwhile is
+// new already and is passed over; one that does not come up again holds the
+// roll, so that a bad change takes down one batch and not the entry.
+type roll struct {
+	gen      uint64 // generation that every slot ought to have
+	next     int    // first slot not yet looked at
+	batch    int
+	inflight int
+	by       Initiator // who asked for it
+	active   bool
+}
+
+// startRoll makes every present incarnation of the entry an old one.
+func (m *Machine) startRoll(e *entry, batch int, by Initiator) {
+	for _, s := range e.slots {
+		if s != nil {
+			s.rolling = false
+		}
+	}
+	if batch <= 0 {
+		batch = MaxCount
+	}
+	e.roll = roll{gen: e.roll.gen + 1, batch: batch, by: by, active: true}
+	m.advanceRoll(e)
+}
+
+func (m *Machine) advanceRoll(e *entry) {
+	r := &e.roll
+	for r.active && r.inflight < r.batch {
+		if r.next >= len(e.slots) {
+			r.active = r.inflight > 0
+			break
+		}
+		s := e.slots[r.next]
+		r.next++
+		if s == nil || s.gen == r.gen || !m.up(s) {
+			continue
+		}
+		s.rolling = true
+		r.inflight++
+		m.replace(s, r.by)
+	}
+}
+
+// leaveRoll takes a slot out of the batch under way and lets the next one go.
+func (m *Machine) leaveRoll(s *slot) {
+	if !s.rolling {
+		return
+	}
+	s.rolling = false
+	s.e.roll.inflight--
+	m.advanceRoll(s.e)
+}
+
+// replace ends the slot's process, if it has one, and starts the next at once.
+func (m *Machine) replace(s *slot, by Initiator) {
+	s.restartBy = by
+	switch s.state {
+	case Stopped, Backoff, Finished, Failed:
+		m.spawn(s)
+	case Starting, Stopping:
+		s.restart = true
+		m.touch(s)
+	case Running:
+		s.restart = true
+		m.beginStop(s, by)
+		m.touch(s)
+	}
+}
