@@ -1,0 +1,3 @@
+// Package spawn starts child processes, signals them and reports each exit
+// exactly once.
+package spawn

@@ -1,0 +1,107 @@
+package spawn
+
+import (
+	"fmt"
+	"syscall"
+	"time"
+)
+
+// Kind says what an Event reports.
+type Kind uint8
+
+const (
+	// Started: the child runs its program. Event.PID is set.
+	Started Kind = iota + 1
+	// StartFailed: there is no child. Event.Err says why; nothing more comes
+	// for this token.
+	StartFailed
+	// Exited: the main process ended and was reaped. Event.PID, Status and
+	// GroupEmpty are set; with GroupEmpty nothing more comes for this token.
+	Exited
+	// GroupEmpty: the last process of the group that the main process led is
+	// gone. It follows an Exited that had GroupEmpty == false, and is the last
+	// event for this token.
+	GroupEmpty
+)
+
+// String returns the name of the constant.
+func (k Kind) String() string {
+	switch k {
+	case Started:
+		return "Started"
+	case StartFailed:
+		return "StartFailed"
+	case Exited:
+		return "Exited"
+	case GroupEmpty:
+		return "GroupEmpty"
+	}
+	return fmt.Sprintf("Kind(%d)", uint8(k))
+}
+
+// Event reports what became of one start.
+type Event struct {
+	Kind  Kind
+	Token Token
+	PID   int
+	// At is when the Pool saw it, on CLOCK_MONOTONIC.
+	At time.Duration
+	// Wall is the same moment in nanoseconds since the Unix epoch.
+	Wall int64
+
+	Err    *StartError // StartFailed only
+	Status Status      // Exited only
+
+	// GroupEmpty: no process was left in the child's process group when the
+	// child was reaped.
+	GroupEmpty bool
+	// Members are the pids of living processes in the group, at most
+	// MaxMembers. Pids: good for a message, not for a signal.
+	Members []int
+}
+
+// MaxMembers is the most pids that Event.Members names.
+const MaxMembers = 32
+
+// Status is how a process ended.
+type Status struct {
+	// Known is false if nobody can know how it ended; then all else is zero.
+	Known bool
+	// Code is the exit code, 0 if a signal ended the process.
+	Code int
+	// Signal is the number of the signal that ended the process, or 0.
+	Signal int
+	// Core: a core dump was made (or piped to a handler).
+	Core bool
+	// UserTime and SystemTime are the CPU time of the process and of those of
+	// its descendants that were waited for.
+	UserTime, SystemTime time.Duration
+	// MaxRSS is the largest resident set, in bytes, of the process or of one of
+	// those descendants. It begins at what the program had at its start: Linux
+	// counts the image before execve(2) in.
+	MaxRSS int64
+}
+
+// StartError says which step of a start failed, on what.
+type StartError struct {
+	// Op is the step: "lookup" (in PATH), "open" (a Stdio, or something that
+	// exec needs), "chdir", "clone", "setsid", "dup", "exec", … New steps may be added.
+	Op string
+	// Path is what the step was about; "" where there is no such thing.
+	Path string
+	// Errno is what the kernel said. ETIMEDOUT: the file system did not answer
+	// within Options.TouchTimeout.
+	Errno syscall.Errno
+}
+
+// Error returns "OP PATH: ERRNO", for example
+// "exec /usr/bin/nope: no such file or directory".
+func (e *StartError) Error() string {
+	if e.Path == "" {
+		return e.Op + ": " + e.Errno.Error()
+	}
+	return e.Op + " " + e.Path + ": " + e.Errno.Error()
+}
+
+// Unwrap returns the errno, for errors.Is.
+func (e *StartError) Unwrap() error { return e.Errno }

@@ -1,0 +1,40 @@
+package spawn
+
+// Token is the caller's name for one incarnation of a child. It must be unique
+// for the life of the Pool: a token that was used once, for a start that
+// failed too, must not be used again. Unlike a pid it is never reused, so an
+// event or a signal can not reach the wrong process.
+type Token uint64
+
+// Spec says what to start. The Pool keeps a pointer to it until the start has
+// been reported; the caller must not change it meanwhile, but may use one Spec
+// for many starts.
+type Spec struct {
+	// Path names the program. Without a '/' it is looked up in the PATH of Env
+	// (in /usr/local/bin:/usr/bin:/bin if Env has none). A relative Path with a '/', and a relative
+	// element of PATH, is relative to Dir.
+	Path string
+	// Args is the argument vector, argv[0] included. Empty means {Path}.
+	Args []string
+	// Env is the whole environment of the child, as "KEY=value". Nothing is
+	// added to it.
+	Env []string
+	// Dir is the child's working directory; "" is the caller's.
+	Dir string
+
+	Stdin, Stdout, Stderr Stdio
+}
+
+// Stdio says what one of the first three descriptors of a child refers to.
+type Stdio struct {
+	// Path is opened just before the clone and closed after it, so the child
+	// gets a file description of its own: a flag like O_NONBLOCK that a child
+	// sets can not reach the next one. "" is /dev/null. Stdout and Stderr with
+	// the same non-empty Path and Flags share one file description. A FIFO
+	// should be opened O_RDWR: that waits for nobody, and its holder never
+	// gets SIGPIPE.
+	Path string
+	// Flags are the flags of open(2); O_CLOEXEC and O_NOCTTY are added. A file
+	// is created with mode 0600 if they contain O_CREAT.
+	Flags int
+}
