@@ -1,0 +1,68 @@
+// Package procevents reads the kernel's process events: every fork, exec, exit
+// and change of identity on the host, as it happens, from the netlink proc
+// connector (drivers/connector/cn_proc.c; Linux 2.6.15 and later, written for
+// and tried on 5.10 and later).
+//
+//	l, err := procevents.Dial(procevents.Config{Buffer: 8 << 20})
+//	if err != nil {
+//		return err // says why this host or user cannot have events
+//	}
+//	defer l.Close()
+//	events := make([]procevents.Event, 256)
+//	for {
+//		n, err := l.Receive(events)
+//		switch {
+//		case errors.Is(err, procevents.ErrOverrun):
+//			// some events are lost: read again all that you track
+//		case err != nil:
+//			return err
+//		}
+//		for _, e := range events[:n] {
+//			fmt.Println(e)
+//		}
+//	}
+//
+// [Listener.Receive] takes many datagrams with one system call, waits in Go's
+// network poller rather than in a thread, and allocates nothing. [Decode] is a
+// pure function for those who have datagrams from elsewhere.
+//
+// The package knows the connector's socket and its messages. It knows nothing
+// of what they mean to a program: it keeps no table of processes, reads no
+// process's files and decides nothing.
+//
+// # What to know before relying on it
+//
+// Events are hints. They can be lost when the reader is slow, they can stop
+// without an error on the socket, and they do not come at all in many places
+// where a program may run. Use them to learn at once what else would be learnt
+// late or never, and have something exact, a pidfd or a cgroup, for what must
+// not be missed.
+//
+//   - Where: only the initial PID and user namespaces are answered, which rules
+//     out most containers; in a network namespace of one's own the connector is
+//     not there. Before Linux 6.6 CAP_NET_ADMIN is needed. [Supported] and
+//     [Dial] find out by trying, and return errors that say what is in the way.
+//   - Loss: an event costs 832 bytes of the socket's buffer, so the usual
+//     default holds 256 of them. After an overrun the kernel adds nothing until
+//     the socket has been emptied. Receive first returns all that was queued
+//     before the loss and then [ErrOverrun], once, at the moment when the
+//     socket takes events again: what is read from /proc after that is newer
+//     than the gap. [Listener.Lost] counts.
+//   - Silence: another program's unsubscribing, or one of some kernels' bugs,
+//     can stop the events of everybody. [Listener.Probe] makes the calling
+//     thread cause a harmless event, and [Listener.IsProbe] recognises it.
+//   - Order: events of one CPU come in order. Between CPUs only the timestamps
+//     tell, and a child's exec may be read before its fork. A timestamp is
+//     CLOCK_MONOTONIC.
+//   - Exit is per task, not per process. A leader thread that ends first gives
+//     an Exit whose PID equals its TGID while the process lives on, and so does
+//     an execve from another thread. Take it as "look at this process now".
+//   - A fork event of a thread (see [Event.IsThread]) names the parent of its
+//     process as parent, not the thread that made it.
+//   - The parent in Exit and Coredump events may be zero.
+//   - A failed exec shows as an exit of a process that still has its parent's
+//     name.
+//   - Sequence numbers count per CPU.
+//   - A subscription has a price for others: a fork storm runs a quarter to a
+//     half slower while somebody listens.
+package procevents

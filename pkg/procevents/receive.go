@@ -1,0 +1,159 @@
+package procevents
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// batchLen is how many datagrams one system call takes at most.
+	batchLen = 128
+	// slotLen holds a message of 76 bytes, with room for a later kernel's.
+	slotLen = 128
+	// minEventCost is less than what any kernel charges for a queued event: a
+	// struct sk_buff and its shared info alone are more.
+	minEventCost = 512
+)
+
+// batch is the memory of recvmmsg(2) and its last result. It is made once: the
+// headers point into it, and so does recv, a closure that would otherwise be
+// allocated at each call.
+type batch struct {
+	headers [batchLen]unix.Mmsghdr
+	iovecs  [batchLen]unix.Iovec
+	names   [batchLen]unix.RawSockaddrNetlink
+	data    [batchLen][slotLen]byte
+
+	want  int  // how many datagrams to take
+	wait  bool // whether to wait for the first
+	n     int  // how many came
+	errno unix.Errno
+	recv  func(fd uintptr) (done bool)
+}
+
+func newBatch() *batch {
+	b := new(batch)
+	for i := range b.headers {
+		b.iovecs[i].Base = &b.data[i][0]
+		b.iovecs[i].SetLen(slotLen)
+		h := &b.headers[i].Hdr
+		h.Name = (*byte)(unsafe.Pointer(&b.names[i]))
+		h.Iov = &b.iovecs[i]
+		h.SetIovlen(1)
+	}
+	b.recv = b.recvmmsg
+	return b
+}
+
+// recvmmsg takes what is queued, up to b.want datagrams. It reports false, to
+// have the poller wait, when there is nothing and b.wait is set.
+func (b *batch) recvmmsg(fd uintptr) (done bool) {
+	for i := range b.headers[:b.want] {
+		b.headers[i].Hdr.Namelen = unix.SizeofSockaddrNetlink
+	}
+	for {
+		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.headers[0])),
+			uintptr(b.want), unix.MSG_DONTWAIT, 0, 0)
+		b.n, b.errno = int(n), errno
+		switch errno {
+		case 0:
+			return true
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			b.n = 0
+			return !b.wait
+		default:
+			b.n = 0
+			return true
+		}
+	}
+}
+
+// Receive waits until there are events and stores them in dst, as many as are
+// at hand and fit, in the order of their arrival. It allocates nothing and does
+// not hold a thread while it waits.
+//
+// [ErrOverrun] says that events were lost since the previous Receive; none come
+// with it, and the next Receive goes on. The error matches [os.ErrClosed] after
+// Close, and [os.ErrDeadlineExceeded] after a deadline. Any other is the
+// system's, and the subscription should be made anew.
+func (l *Listener) Receive(dst []Event) (int, error) {
+	if len(dst) == 0 {
+		return 0, io.ErrShortBuffer
+	}
+	b := l.batch
+	for {
+		if l.overrun && l.queued <= 0 {
+			l.overrun = false
+			return 0, ErrOverrun
+		}
+		b.want = min(len(dst), batchLen)
+		b.wait = !l.overrun
+		if err := l.raw.Read(b.recv); err != nil {
+			return 0, l.readError(err)
+		}
+		switch b.errno {
+		case 0:
+			l.queued -= b.n
+			if n := l.decode(dst); n > 0 {
+				return n, nil
+			}
+		case unix.ENOBUFS:
+			// The kernel tells at once, before what was queued until then, and
+			// adds nothing until that has been taken. So the loss is reported
+			// after it: when the queue is empty, or as many were taken as it
+			// could hold, or when there is a next loss already.
+			l.overruns.Add(1)
+			previous := l.overrun
+			l.overrun, l.queued = true, l.buffer/minEventCost
+			if previous {
+				return 0, ErrOverrun
+			}
+		case unix.EAGAIN: // seen only with an overrun to report
+			l.overrun = false
+			return 0, ErrOverrun
+		default:
+			return 0, fmt.Errorf("proc connector: %w", os.NewSyscallError("recvmmsg", b.errno))
+		}
+	}
+}
+
+// decode turns the batch into events and counts what is none.
+func (l *Listener) decode(dst []Event) int {
+	n := 0
+	for i := range l.batch.n {
+		// Only the kernel has port id 0. A program needs CAP_NET_ADMIN to send
+		// here, but should not pass for the kernel even so.
+		if name := &l.batch.names[i]; name.Family != unix.AF_NETLINK || name.Pid != 0 {
+			l.foreign.Add(1)
+			continue
+		}
+		size := min(int(l.batch.headers[i].Len), slotLen)
+		e, err := Decode(l.batch.data[i][:size])
+		if err != nil {
+			l.malformed.Add(1)
+			continue
+		}
+		dst[n] = e
+		n++
+	}
+	return n
+}
+
+// readError gives the poller's error the name it has in package os, which does
+// not do so for raw connections when the file was closed.
+func (l *Listener) readError(err error) error {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return os.ErrDeadlineExceeded
+	case l.closed.Load():
+		err = os.ErrClosed
+	}
+	return fmt.Errorf("proc connector: receive: %w", err)
+}
