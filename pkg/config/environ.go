@@ -1,0 +1,241 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// The variables that sentryd sets for every child. The first two are the same
+// for all of an entry, the others change with each start.
+const (
+	nameVariable        = "SENTRYD_NAME"
+	entryVariable       = "SENTRYD_ENTRY"
+	slotVariable        = "SENTRYD_SLOT"
+	incarnationVariable = "SENTRYD_INCARNATION"
+)
+
+// A Template is an entry made ready for starting: all of its environment and
+// of $(VAR) that is the same for every slot and incarnation is worked out once,
+// so that a start costs little more than a copy. It is not changed after it
+// was made and may be used by several goroutines.
+type Template struct {
+	argv      []bound  // Command
+	constant  []string // argv, when no part of it changes with a start
+	directory bound
+	base      string
+	env       []string // NAME=VALUE of what does not change
+	varying   []bound  // of `environment`: what does
+	broken    error    // a start is bound to fail with it
+}
+
+// bound is a pattern in which nothing but the slot and the incarnation is open.
+type bound struct {
+	name string // of the variable, for `environment`
+	pattern
+}
+
+// Start is what one incarnation is started with. Its slices may be shared with
+// other starts of the entry and must not be modified.
+type Start struct {
+	// Program is the file to execute: Argv[0] as it stands when it holds no
+	// slash, to be looked up in the PATH of Env; else an absolute path.
+	Program   string
+	Argv      []string
+	Env       []string // NAME=VALUE, each name once
+	Directory string   // absolute; "" for the daemon's own
+}
+
+// Template makes the entry ready for starting. daemon is the NAME of the
+// daemon, inherited its own environment as os.Environ returns it (left out for
+// an entry with clean_env).
+//
+// The order is inherited < env_file < environment < SENTRYD_*; the values of
+// environment, and command, args and directory, refer with $(VAR) to all of
+// these but environment itself.
+func (e *Entry) Template(daemon string, inherited []string) *Template {
+	var known variableSet
+	if !e.CleanEnv {
+		for _, s := range inherited {
+			// getenv(3) finds the first of two; so does the child.
+			if name, v, ok := strings.Cut(s, "="); ok && name != "" && !known.has(name) {
+				known.set(name, v)
+			}
+		}
+	}
+	for _, kv := range e.EnvFileVars {
+		known.set(kv.Name, kv.Value)
+	}
+	known.set(nameVariable, daemon)
+	known.set(entryVariable, e.Name)
+	known.remove(slotVariable)
+	known.remove(incarnationVariable)
+
+	t := &Template{base: e.base}
+	bind := func(key, name, text string) bound {
+		p, err := parsePattern(text)
+		if err != nil { // only in an Entry that was not read from a file
+			t.broken = fmt.Errorf("expand %s: %w", key, err)
+			return bound{pattern: pattern{text: []string{text}}}
+		}
+		p = p.bind(known.get)
+		for _, n := range p.names {
+			if n != slotVariable && n != incarnationVariable && t.broken == nil {
+				t.broken = &UndefinedError{Key: key, Name: n}
+			}
+		}
+		return bound{name, p}
+	}
+	constant := true
+	for i, word := range e.Command {
+		key := "command"
+		if i > 0 {
+			key = fmt.Sprintf("args[%d]", i-1)
+		}
+		b := bind(key, "", word)
+		constant = constant && len(b.names) == 0
+		t.argv = append(t.argv, b)
+	}
+	if constant {
+		t.constant = t.words(nil)
+	}
+	t.directory = bind("directory", "", e.Directory)
+
+	final := known.clone()
+	for _, name := range slices.Sorted(maps.Keys(e.Environment)) {
+		switch name {
+		case nameVariable, entryVariable, slotVariable, incarnationVariable:
+			continue // sentryd's own win
+		}
+		b := bind("environment."+name, name, e.Environment[name])
+		if text, ok := b.constant(); ok {
+			final.set(name, text)
+			continue
+		}
+		final.remove(name)
+		t.varying = append(t.varying, b)
+	}
+	t.env = final.environ()
+	return t
+}
+
+// Start returns what an incarnation is started with. An undefined name is an
+// *UndefinedError.
+func (t *Template) Start(slot int, incarnation uint64) (Start, error) {
+	if t.broken != nil {
+		return Start{}, t.broken
+	}
+	own := [2]KV{
+		{slotVariable, strconv.Itoa(slot)},
+		{incarnationVariable, strconv.FormatUint(incarnation, 10)},
+	}
+	s := Start{Argv: t.constant, Directory: t.directory.fill(&own)}
+	if s.Argv == nil {
+		s.Argv = t.words(&own)
+	}
+	if s.Directory != "" {
+		s.Directory = absolute(t.base, s.Directory)
+	}
+	s.Program = s.Argv[0]
+	switch {
+	case s.Program == "":
+		return Start{}, fmt.Errorf("expand command: names no program")
+	case filepath.IsAbs(s.Program) || !strings.Contains(s.Program, "/"):
+	case s.Directory != "":
+		s.Program = filepath.Join(s.Directory, s.Program)
+	default:
+		s.Program = filepath.Join(t.base, s.Program)
+	}
+	s.Env = make([]string, len(t.env), len(t.env)+len(t.varying)+len(own))
+	copy(s.Env, t.env)
+	for _, b := range t.varying {
+		s.Env = append(s.Env, b.name+"="+b.fill(&own))
+	}
+	for _, kv := range own {
+		s.Env = append(s.Env, kv.Name+"="+kv.Value)
+	}
+	return s, nil
+}
+
+// words fills in all of the command.
+func (t *Template) words(own *[2]KV) []string {
+	words := make([]string, len(t.argv))
+	for i, b := range t.argv {
+		words[i] = b.fill(own)
+	}
+	return words
+}
+
+// fill returns the text with the slot and the incarnation filled in.
+func (b bound) fill(own *[2]KV) string {
+	if len(b.names) == 0 {
+		return b.text[0]
+	}
+	var s strings.Builder
+	s.WriteString(b.text[0])
+	for i, name := range b.names {
+		for _, kv := range own {
+			if kv.Name == name {
+				s.WriteString(kv.Value)
+			}
+		}
+		s.WriteString(b.text[i+1])
+	}
+	return s.String()
+}
+
+// variableSet is an environment: each name once, in the order of first setting.
+type variableSet struct {
+	list []KV
+	at   map[string]int
+}
+
+func (s *variableSet) has(name string) bool {
+	_, ok := s.at[name]
+	return ok
+}
+
+func (s *variableSet) get(name string) (string, bool) {
+	i, ok := s.at[name]
+	if !ok {
+		return "", false
+	}
+	return s.list[i].Value, true
+}
+
+func (s *variableSet) set(name, v string) {
+	if i, ok := s.at[name]; ok {
+		s.list[i].Value = v
+		return
+	}
+	if s.at == nil {
+		s.at = make(map[string]int)
+	}
+	s.at[name] = len(s.list)
+	s.list = append(s.list, KV{name, v})
+}
+
+// remove leaves a gap, an entry without a name, so that no index changes.
+func (s *variableSet) remove(name string) {
+	if i, ok := s.at[name]; ok {
+		s.list[i] = KV{}
+		delete(s.at, name)
+	}
+}
+
+func (s *variableSet) clone() *variableSet {
+	return &variableSet{slices.Clone(s.list), maps.Clone(s.at)}
+}
+
+func (s *variableSet) environ() []string {
+	env := make([]string, 0, len(s.at))
+	for _, kv := range s.list {
+		if kv.Name != "" {
+			env = append(env, kv.Name+"="+kv.Value)
+		}
+	}
+	return env
+}
