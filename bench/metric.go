@@ -1,0 +1,122 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+// metric is one measured quantity, for every contender, by round.
+type metric struct {
+	name   string // short, for the JSON
+	title  string
+	unit   string
+	digits int
+	higher bool // more is better
+	plain  bool // comparing it with the C floor would say nothing
+	target *target
+	rounds map[string][]float64 // by contender; NaN where a round failed
+	pooled map[string][]float64 // samples of all rounds, where the quantile wants them all
+	q      float64              // the quantile of pooled
+}
+
+// target is what the issue that asked for this benchmark wants of sentryd.
+type target struct {
+	ratio bool // to the C floor; else absolute, in the metric's unit
+	limit float64
+}
+
+func atLeastRatio(x float64) *target { return &target{ratio: true, limit: x} }
+func atMostRatio(x float64) *target  { return &target{ratio: true, limit: x} }
+func atMost(x float64) *target       { return &target{limit: x} }
+
+// put notes the figure of one round.
+func (m *metric) put(contender string, round int, v float64) {
+	if m.rounds == nil {
+		m.rounds = map[string][]float64{}
+	}
+	vs := m.rounds[contender]
+	for len(vs) < round {
+		vs = append(vs, math.NaN())
+	}
+	m.rounds[contender] = append(vs, v)
+}
+
+// pool adds samples to those of earlier rounds.
+func (m *metric) pool(contender string, samples []time.Duration, unit time.Duration) {
+	if m.pooled == nil {
+		m.pooled = map[string][]float64{}
+	}
+	for _, s := range samples {
+		m.pooled[contender] = append(m.pooled[contender], float64(s)/float64(unit))
+	}
+}
+
+// value is the figure of a contender: the quantile of all samples if there are
+// any, else the median of the rounds. NaN if it was not measured.
+func (m *metric) value(contender string) float64 {
+	if s := m.pooled[contender]; len(s) > 0 {
+		return quantile(s, m.q)
+	}
+	return quantile(m.rounds[contender], 0.5)
+}
+
+// span is the least and the most of the rounds.
+func (m *metric) span(contender string) (least, most float64) {
+	return quantile(m.rounds[contender], 0), quantile(m.rounds[contender], 1)
+}
+
+// ratio compares a contender with the C floor: the median of the ratios of each
+// round, because both were measured within seconds of each other; with pooled
+// samples the ratio of the two quantiles.
+func (m *metric) ratio(contender string) float64 {
+	if m.plain {
+		return math.NaN()
+	}
+	if len(m.pooled[contender]) > 0 {
+		return m.value(contender) / m.value(floorC)
+	}
+	own, floor := m.rounds[contender], m.rounds[floorC]
+	ratios := make([]float64, min(len(own), len(floor)))
+	for i := range ratios {
+		ratios[i] = own[i] / floor[i]
+	}
+	return quantile(ratios, 0.5)
+}
+
+// verdict says what the target is and whether a contender meets it; empty if
+// there is none, or nothing to judge by.
+func (m *metric) verdict(contender string) (text string, met bool) {
+	if m.target == nil {
+		return "", false
+	}
+	v, what, digits := m.value(contender), m.unit, m.digits
+	if m.target.ratio {
+		v, what, digits = m.ratio(contender), "x", 2
+	}
+	if math.IsNaN(v) {
+		return "", false
+	}
+	sign := "<="
+	met = v <= m.target.limit
+	if m.higher {
+		sign, met = ">=", v >= m.target.limit
+	}
+	text = fmt.Sprintf("%s %.*f %s", sign, digits, m.target.limit, what)
+	return text, met
+}
+
+// quantile is the q-quantile (nearest rank, q = 0.5 of an even number the mean
+// of the middle two) of the values that are not NaN; NaN if there are none.
+func quantile(values []float64, q float64) float64 {
+	s := slices.DeleteFunc(slices.Clone(values), math.IsNaN)
+	if len(s) == 0 {
+		return math.NaN()
+	}
+	slices.Sort(s)
+	if q == 0.5 && len(s)%2 == 0 {
+		return (s[len(s)/2-1] + s[len(s)/2]) / 2
+	}
+	return s[max(0, int(math.Ceil(q*float64(len(s))))-1)]
+}
