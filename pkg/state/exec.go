@@ -1,0 +1,171 @@
+package state
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Environ names the environment variable that tells a new image the number of
+// the descriptor its state is in. [Inherit] removes it.
+const Environ = "SENTRYD_STATE_FD"
+
+// lostNofile is the RLIMIT_NOFILE that this process was started with, once
+// package syscall has forgotten it. It belongs to the process, as the limit
+// does, hence a variable of the package; see restoreNofile.
+var lostNofile atomic.Pointer[unix.Rlimit]
+
+// Exec replaces the running program by path, execve(2), keeping the process,
+// its children and exactly the descriptors in files. It encodes s with files
+// in it, seals it, tells the new image where it is, makes SIGHUP ignored so
+// that none can end the new image before it asks to be notified, and goes.
+// Descriptors 0, 1 and 2 stay as they are.
+//
+// The caller has stopped starting processes: Exec takes syscall.ForkLock, so
+// that no child is forked while descriptors are without close-on-exec.
+//
+// Exec never returns nil. When it returns, the program goes on as before:
+// descriptors are close-on-exec again, SIGHUP has its handler back (one that
+// arrived during the attempt is lost; the caller asks to try again anyway),
+// and the soft RLIMIT_NOFILE is what it was. One trace is left: package
+// syscall forgets the soft limit the program was started with, so children
+// started after a failed execve inherit the raised one, until a later Exec,
+// which hands the right one on, succeeds.
+func Exec(path string, argv, env []string, s *Saved, files []File) error {
+	if err := checkFiles(files); err != nil {
+		return fmt.Errorf("exec %s: %w", path, err)
+	}
+	c := *s
+	c.Files = files
+	data, err := Encode(&c)
+	if err != nil {
+		return fmt.Errorf("exec %s: %w", path, err)
+	}
+	f, err := Seal(data)
+	if err != nil {
+		return fmt.Errorf("exec %s: %w", path, err)
+	}
+	defer f.Close()
+	fd := int(f.Fd())
+	env = append(without(env, Environ), Environ+"="+strconv.Itoa(fd))
+
+	syscall.ForkLock.Lock()
+	defer syscall.ForkLock.Unlock()
+	fds := []int{fd}
+	for _, file := range files {
+		fds = append(fds, file.FD)
+	}
+	for i, fd := range fds {
+		if err := setCloexec(fd, false); err != nil {
+			for _, done := range fds[:i] {
+				setCloexec(done, true) // was open a moment ago
+			}
+			return fmt.Errorf("exec %s: keep descriptor %d: %w", path, fd, err)
+		}
+	}
+	err = execve(path, argv, env)
+	for _, fd := range fds {
+		setCloexec(fd, true)
+	}
+	return fmt.Errorf("exec %s: %w", path, err)
+}
+
+// execve ignores SIGHUP and calls execve, and undoes what that changed when it
+// comes back. The signal's action is set behind the runtime's back, and put
+// back as it was: os/signal.Ignore would take SIGHUP away from every channel
+// that was registered for it.
+func execve(path string, argv, env []string) error {
+	var old sigaction
+	if err := rtSigaction(unix.SIGHUP, &sigaction{handler: sigIgn}, &old); err != nil {
+		return err
+	}
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		rtSigaction(unix.SIGHUP, &old, nil)
+		return os.NewSyscallError("getrlimit", err)
+	}
+	if lost := lostNofile.Load(); lost != nil {
+		// An error leaves the raised limit, with which the new image works too.
+		unix.Setrlimit(unix.RLIMIT_NOFILE, lost)
+	}
+	err := syscall.Exec(path, argv, env)
+	restoreNofile(before)
+	if err := rtSigaction(unix.SIGHUP, &old, nil); err != nil {
+		return fmt.Errorf("restore the handler of SIGHUP: %w", err)
+	}
+	return err
+}
+
+// restoreNofile raises the soft limit again after a failed execve. Go raises
+// it at start and remembers the original for children; syscall.Exec sets the
+// original and forgets it (1.26). Staying there might leave 1,024 descriptors
+// to a daemon that holds more, so the limit goes up again, and lostNofile
+// remembers in the place of package syscall.
+func restoreNofile(before unix.Rlimit) {
+	var after unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &after) != nil || after == before {
+		return
+	}
+	lostNofile.Store(&after)
+	unix.Setrlimit(unix.RLIMIT_NOFILE, &before) // up to the hard limit: allowed
+}
+
+// checkFiles refuses a list that the other side could not tell apart.
+func checkFiles(files []File) error {
+	names, fds := map[string]bool{}, map[int]bool{}
+	for _, f := range files {
+		switch {
+		case f.FD < 3:
+			return fmt.Errorf("hand over %q: descriptor %d", f.Name, f.FD)
+		case names[f.Name], fds[f.FD]:
+			return fmt.Errorf("hand over %q: name or descriptor %d given twice", f.Name, f.FD)
+		}
+		if err := verifyKind(f); err != nil {
+			return fmt.Errorf("hand over %q: %w", f.Name, err)
+		}
+		names[f.Name], fds[f.FD] = true, true
+	}
+	return nil
+}
+
+// without returns a copy of env with no variable of those names.
+func without(env []string, names ...string) []string {
+	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return slices.Contains(names, name)
+	})
+}
+
+func setCloexec(fd int, on bool) error {
+	flags := 0
+	if on {
+		flags = unix.FD_CLOEXEC
+	}
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, flags)
+	return os.NewSyscallError("fcntl F_SETFD", err)
+}
+
+const sigIgn = 1
+
+// sigaction has room for the kernel's struct sigaction, in which the handler
+// comes first on every architecture that Go runs Linux on but mips.
+type sigaction struct {
+	handler uintptr
+	_       [7]uintptr // flags, restorer, mask
+}
+
+func rtSigaction(sig unix.Signal, act, old *sigaction) error {
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig),
+		uintptr(unsafe.Pointer(act)), uintptr(unsafe.Pointer(old)), 8, 0, 0)
+	if errno != 0 {
+		return os.NewSyscallError("rt_sigaction", errno)
+	}
+	return nil
+}
