@@ -77,12 +77,7 @@ func (c *Counters) exit(x *Exit) {
 	case ReasonSignaled:
 		key.Number = x.Signal
 	}
-	at, found := slices.BinarySearchFunc(c.ByStatus, key, func(a, b ExitCount) int {
-		if a.Reason != b.Reason {
-			return int(a.Reason) - int(b.Reason)
-		}
-		return a.Number - b.Number
-	})
+	at, found := slices.BinarySearchFunc(c.ByStatus, key, compareExits)
 	if !found {
 		c.ByStatus = slices.Insert(c.ByStatus, at, key)
 	}
@@ -108,4 +103,17 @@ func (c Counters) clone() Counters {
 	c.Uptime = c.Uptime.clone()
 	c.RestartLatency = c.RestartLatency.clone()
 	return c
+}
+
+// Sort puts counters that came from elsewhere in the order that they are kept in.
+func (c *Counters) Sort() {
+	slices.SortFunc(c.ByStatus, compareExits)
+	slices.SortFunc(c.StartFailures, func(a, b FailureCount) int { return strings.Compare(a.Errno, b.Errno) })
+}
+
+func compareExits(a, b ExitCount) int {
+	if a.Reason != b.Reason {
+		return int(a.Reason) - int(b.Reason)
+	}
+	return a.Number - b.Number
 }

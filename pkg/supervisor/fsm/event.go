@@ -87,7 +87,12 @@ type Shutdown struct{}
 // KillAll sends SIGKILL to all that a Shutdown is still waiting for.
 type KillAll struct{}
 
+// Reissue says that no start that was asked for has happened or ever will: each
+// that is still wanted is asked for again, under the present configuration.
+type Reissue struct{}
+
 func (Tick) event()        {}
+func (Reissue) event()     {}
 func (Spawned) event()     {}
 func (SpawnFailed) event() {}
 func (Exited) event()      {}

@@ -136,6 +136,8 @@ func (m *Machine) Step(now Instant, ev Event) []Action {
 		m.shutdown()
 	case KillAll:
 		m.killAll()
+	case Reissue:
+		m.reissue()
 	}
 	if m.stopping && m.busy == 0 && !m.done {
 		m.done = true
@@ -158,28 +160,6 @@ func (m *Machine) Stopping() bool { return m.stopping }
 
 // Ignored counts the events about an incarnation that is no more.
 func (m *Machine) Ignored() uint64 { return m.ignored }
-
-// Pending returns the incarnations whose start was asked for and not answered.
-// After a restore the edge asks for exactly these again.
-func (m *Machine) Pending() []ID {
-	var ids []ID
-	for _, e := range m.order {
-		for _, s := range e.slots {
-			if s != nil && s.pending {
-				ids = append(ids, s.id())
-			}
-		}
-	}
-	return ids
-}
-
-// PID returns the process of that incarnation, or 0.
-func (m *Machine) PID(id ID) int {
-	if s := m.find(id); s != nil && s.live {
-		return s.pid
-	}
-	return 0
-}
 
 func (m *Machine) act(a Action) { m.actions = append(m.actions, a) }
 

@@ -116,3 +116,21 @@ func (m *Machine) tick() {
 		}
 	}
 }
+
+func (m *Machine) reissue() {
+	for _, e := range m.order {
+		for _, s := range e.slots {
+			if s == nil || !s.pending {
+				continue
+			}
+			if !m.up(s) {
+				s.pending = false
+				m.rest(s)
+				continue
+			}
+			s.restart = false
+			s.gen = e.roll.gen
+			m.act(Spawn{ID: s.id()})
+		}
+	}
+}

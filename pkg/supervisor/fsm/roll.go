@@ -24,6 +24,11 @@ func (m *Machine) startRoll(e *entry, batch int, by Initiator) {
 		batch = MaxCount
 	}
 	e.roll = roll{gen: e.roll.gen + 1, batch: batch, by: by, active: true}
+	for _, s := range e.slots {
+		if s != nil && s.state == Stopped {
+			m.settle(s) // nothing to protect: it need not wait for its turn
+		}
+	}
 	m.advanceRoll(e)
 }
 

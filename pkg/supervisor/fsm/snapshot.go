@@ -89,15 +89,22 @@ func (m *Machine) Snapshot() Snapshot {
 }
 
 func (s *slot) snapshot() SlotSnapshot {
-	return SlotSnapshot{
+	ss := SlotSnapshot{
 		Slot: s.n, Incarnation: s.inc, State: s.state, Held: s.held,
 		Pending: s.pending, Live: s.live, Tree: s.tree, PID: s.pid,
 		Restart: s.restart, RestartBy: s.restartBy, StopBy: s.stopBy, Outcome: s.outcome, Kills: s.kills,
-		Deadline: s.deadline, DeadlineSet: s.heapAt > 0, Due: s.due, DueSet: s.dueSet,
+		DeadlineSet: s.heapAt > 0, DueSet: s.dueSet,
 		StartedAt: s.startedAt, StartedWall: s.startedWall, ExitedAt: s.exitedAt,
 		StartFails: s.startFails, Error: s.err, Last: s.last, Members: slices.Clone(s.members),
 		Rolling: s.rolling, Gen: s.gen,
 	}
+	if ss.DeadlineSet {
+		ss.Deadline = s.deadline
+	}
+	if ss.DueSet {
+		ss.Due = s.due
+	}
+	return ss
 }
 
 // Restore returns the machine that a snapshot was taken of. It refuses a
