@@ -2,7 +2,7 @@
 // supervisors that are installed (supervisord, dinit), all in one run, and
 // prints absolute figures and ratios to the C loop.
 //
-//	go run ./bench [-short] [-huge] [-run REGEXP] [-json FILE] …
+//	go run ./bench [-short] [-huge 10000] [-run REGEXP] [-json FILE] …
 //
 // Every contender keeps the same static child running (c/child.c). The children
 // leave their marks, times of CLOCK_MONOTONIC, on a shared page (c/board.h), so
@@ -34,14 +34,15 @@ import (
 
 // options are the command line.
 type options struct {
-	short, huge bool
-	rounds      int
-	children    int
-	run, only   *regexp.Regexp
-	sentryd     string
-	dinit       string
-	json        string
-	verbose     bool
+	short     bool
+	rounds    int
+	children  int
+	huge      int // children of the scenario of that name; 0 = not played
+	run, only *regexp.Regexp
+	sentryd   string
+	dinit     string
+	json      string
+	verbose   bool
 }
 
 func main() {
@@ -65,7 +66,7 @@ func parse(args []string) (*options, error) {
 	o := &options{}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.BoolVar(&o.short, "short", false, "fewer rounds and samples: a look, not a measurement")
-	f.BoolVar(&o.huge, "huge", false, "also 10,000 children in one daemon")
+	f.IntVar(&o.huge, "huge", 0, "also play the scenario of `N` children in one daemon, 10000 say")
 	f.IntVar(&o.rounds, "rounds", 0, "rounds of each scenario (default 5, with -short 2)")
 	f.IntVar(&o.children, "children", 1000, "children in the scenarios of many")
 	runs := f.String("run", "", "only scenarios whose name matches this `regexp`")
@@ -97,8 +98,8 @@ func parse(args []string) (*options, error) {
 			o.rounds = 2
 		}
 	}
-	if o.children < 1 || o.children > 10000 || o.rounds < 1 {
-		return nil, errors.New("-children must be 1 to 10000 and -rounds at least 1")
+	if o.children < 1 || o.children > 10000 || o.huge < 0 || o.huge > 10000 || o.rounds < 1 {
+		return nil, errors.New("-children and -huge take up to 10000, -rounds at least 1")
 	}
 	return o, nil
 }

@@ -108,9 +108,11 @@ func (in *instance) stop(ctx context.Context) (time.Duration, error) {
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// huge is the same with 10,000 children, and what they cost.
-func huge(ctx context.Context, r *rig, c *contender, _ *scenario) (map[string]float64, error) {
-	figures, err := life(ctx, r, c, hugeChildren, func(in *instance, figures map[string]float64) error {
+// hugeScenario is the same with more children, and what they cost.
+type hugeScenario struct{ children int }
+
+func (h hugeScenario) run(ctx context.Context, r *rig, c *contender, _ *scenario) (map[string]float64, error) {
+	figures, err := life(ctx, r, c, h.children, func(in *instance, figures map[string]float64) error {
 		if err := pause(ctx, 5*time.Second); err != nil {
 			return err
 		}
@@ -127,7 +129,7 @@ func huge(ctx context.Context, r *rig, c *contender, _ *scenario) (map[string]fl
 			return err
 		}
 		figures["threads"] = float64(use.threads)
-		figures["fds_per_child"] = float64(fds) / hugeChildren
+		figures["fds_per_child"] = float64(fds) / float64(h.children)
 		figures["pss"] = pss
 		return nil
 	})

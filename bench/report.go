@@ -41,6 +41,9 @@ func (r *report) printHead() {
 		}
 		fmt.Printf("  %-22s %s\n", c.name, about)
 	}
+	for _, n := range r.rig.notes {
+		fmt.Printf("  note: %s\n", n)
+	}
 	fmt.Print("\nFigures are medians of the rounds with least–most, or quantiles of all samples; ratios\n" +
 		"are to the C floor of the same round. Targets are sentryd's, with the connector on.\n\n")
 }
@@ -125,9 +128,10 @@ func (r *report) writeJSON(path string) error {
 		Started time.Time
 		Short   bool
 		Missing map[string]string
+		Notes   []string
 		Failed  []string
 		Figures []figure
-	}{Host: r.host(), Started: r.started, Short: r.options.short, Missing: map[string]string{}}
+	}{Host: r.host(), Started: r.started, Short: r.options.short, Missing: map[string]string{}, Notes: r.rig.notes}
 	for _, c := range r.rig.contenders {
 		if c.missing != "" {
 			out.Missing[c.name] = c.missing

@@ -6,8 +6,6 @@ import (
 	"time"
 )
 
-const hugeChildren = 10000
-
 // scenario is one thing that every contender is put through.
 type scenario struct {
 	name     string
@@ -33,7 +31,7 @@ func (s *scenario) metric(name string) *metric {
 
 func scenarioNames() []string {
 	var names []string
-	for _, s := range scenarios(&options{huge: true}) {
+	for _, s := range scenarios(&options{huge: 1, rounds: 1}) {
 		names = append(names, s.name)
 	}
 	return names
@@ -48,7 +46,7 @@ func mainOnes(c *contender) bool        { return withoutListener(c) && c.name !=
 
 func scenarios(o *options) []*scenario {
 	storm := stormScenario{slots: 100, warm: time.Second, window: 3 * time.Second}
-	latency := latencyScenario{slots: 20, life: 150 * time.Millisecond, samples: max(500, (2000+o.rounds-1)/max(o.rounds, 1))}
+	latency := latencyScenario{slots: 20, life: 150 * time.Millisecond, samples: max(500, (2000+o.rounds-1)/o.rounds)}
 	settle, window, reexecs := 5*time.Second, 10*time.Second, 5
 	if o.short {
 		storm.warm, storm.window = 500*time.Millisecond, time.Second
@@ -113,10 +111,10 @@ func scenarios(o *options) []*scenario {
 			},
 		},
 	}
-	if o.huge {
+	if o.huge > 0 {
 		list = append(list, &scenario{
-			name: "huge", rounds: 1, run: huge, who: floorAndSentryd,
-			about: fmt.Sprintf("%d children in one daemon", hugeChildren),
+			name: "huge", rounds: 1, run: hugeScenario{o.huge}.run, who: floorAndSentryd,
+			about: fmt.Sprintf("%d children in one daemon", o.huge),
 			metrics: []*metric{
 				{name: "start", title: "start, from the start of the daemon", unit: "ms"},
 				{name: "threads", title: "threads", target: atMost(49), plain: true},
