@@ -1,0 +1,104 @@
+package logs
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// fifo is the reading end of one FIFO.
+type fifo struct {
+	key    Key
+	id     uint64 // in epoll's data; never used again, unlike a descriptor's number
+	counts *counts
+	old    *fifo // one whose file somebody removed or replaced; under Output.mu
+
+	// mu is held around a read and the count of what it read, so that
+	// position sees both or neither. It may be held when queue.mu is taken,
+	// never the other way round.
+	mu       sync.Mutex
+	fd       int    // -1 when closed
+	consumed uint64 // bytes read since this fifo was made
+	pending  int    // commands in the queue that wait for a position
+	// What the last accepted or refused command asked for; see queue.stale.
+	wantPID  int
+	wantInc  uint64
+	wantHold bool
+	stale    bool
+
+	// The rest belongs to the reader goroutine.
+	split splitter
+	label label
+	held  bool // read nothing: a start is under way and its pid not yet known
+	ready bool // in Output.ready
+}
+
+// counts are the counters of an entry, shared by its FIFOs.
+type counts struct {
+	bytes, lines atomic.Uint64
+}
+
+// position returns how much was written into the FIFO until now, counted as
+// consumed is. mu is held.
+func (f *fifo) position() uint64 {
+	n, err := unix.IoctlGetInt(f.fd, unix.TIOCINQ) // FIONREAD
+	if err != nil || n < 0 {
+		return f.consumed
+	}
+	return f.consumed + uint64(n)
+}
+
+// read reads what is there, up to len(p), without waiting. It returns 0 when
+// the FIFO is empty, closed, or must not be read before the queue was worked
+// off.
+func (f *fifo) read(p []byte, evenIfPending bool) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fd < 0 || f.pending > 0 && !evenIfPending {
+		return 0
+	}
+	for {
+		n, err := unix.Read(f.fd, p)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n <= 0 {
+			return 0
+		}
+		f.consumed += uint64(n)
+		f.counts.bytes.Add(uint64(n))
+		return n
+	}
+}
+
+// missing returns how many bytes are yet to be read before mark.
+func (f *fifo) missing(mark uint64) uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fd < 0 || f.consumed >= mark {
+		return 0
+	}
+	return mark - f.consumed
+}
+
+// settled notes that a command that waited for a position was carried out.
+func (f *fifo) settled() {
+	f.mu.Lock()
+	f.pending--
+	f.mu.Unlock()
+}
+
+// close takes the descriptor out of the epoll set and closes it. In that
+// order: a child between fork and exec may hold a copy, and with one the
+// closed descriptor would stay in the set (epoll(7)).
+func (f *fifo) close(epfd int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fd < 0 {
+		return
+	}
+	_ = unix.EpollCtl(epfd, unix.EPOLL_CTL_DEL, f.fd, nil)
+	unix.Close(f.fd)
+	f.fd = -1
+}

@@ -1,0 +1,253 @@
+package logs
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Handover is all that an Output holds, for the next image of the daemon to go
+// on with after execve(2): no byte that a child wrote is lost or printed twice.
+// It is data only and may be encoded.
+type Handover struct {
+	FIFOs   []HandoverFIFO
+	Entries map[string]Counts
+	Dropped uint64
+	// Out and Err are bytes that were not yet written.
+	Out, Err []byte
+}
+
+// HandoverFIFO is one FIFO in a Handover.
+type HandoverFIFO struct {
+	Key         Key
+	FD          int // close-on-exec is set: clear it before execve
+	PID         int
+	Incarnation uint64
+	Held        bool   // between Hold and Begin
+	Partial     []byte // the beginning of a line
+}
+
+// pauseGrace is how long Pause goes on writing. A healthy output takes all
+// that may wait in a fraction of it; a stuck one will not after more of it.
+const pauseGrace = 50 * time.Millisecond
+
+// Pause stops reading and writing and returns everything that the next image
+// needs. It takes up to 100 ms when the output is stuck, else as long as it
+// takes to write what is queued. Lines printed after it are kept for Resume,
+// and lost with execve. While a write to a file system that hangs holds it up
+// Pause fails, and nothing has changed; execve(2) could not end that thread
+// either.
+func (o *Output) Pause() (*Handover, error) {
+	o.life.Lock()
+	defer o.life.Unlock()
+	if err := o.usable(); err != nil {
+		return nil, err
+	}
+	if !o.reader.halt(pauseGrace) {
+		o.setState(stuck)
+		go o.resumeLater()
+		return nil, errStuck
+	}
+	o.setState(paused)
+	o.reader.absorb()
+	return o.handover(), nil
+}
+
+// resumeLater lets the reader go on once the write that holds it up returns.
+func (o *Output) resumeLater() {
+	<-o.reader.finished
+	o.life.Lock()
+	defer o.life.Unlock()
+	if o.getState() == stuck {
+		o.resume()
+	}
+}
+
+// Resume goes on after a Pause, when execve has failed.
+func (o *Output) Resume() {
+	o.life.Lock()
+	defer o.life.Unlock()
+	if o.getState() == paused {
+		o.resume()
+	}
+}
+
+// resume starts the reader again. All FIFOs are looked at: their events came
+// and went. life is held.
+func (o *Output) resume() {
+	o.mu.Lock()
+	o.state = running
+	for _, f := range o.byID {
+		o.reader.push(f)
+	}
+	o.mu.Unlock()
+	o.reader.start()
+}
+
+// usable says why the reader cannot be stopped now.
+func (o *Output) usable() error {
+	switch o.getState() {
+	case running:
+		return nil
+	case paused:
+		return errors.New("logs: output is paused")
+	case stuck:
+		return errStuck
+	}
+	return errClosed
+}
+
+func (o *Output) getState() lifecycle {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.state
+}
+
+func (o *Output) setState(s lifecycle) {
+	o.mu.Lock()
+	o.state = s
+	o.mu.Unlock()
+}
+
+// absorb carries out what is queued and keeps the output in memory. When that
+// is more than the queue may hold, FIFOs are not read any more: a line may
+// then come under the label of the incarnation after it.
+func (r *reader) absorb() {
+	r.absorbing, r.out.blocked = true, false
+	defer func() { r.absorbing = false }()
+	for {
+		r.commands()
+		if r.next == len(r.batch) && r.o.queue.empty() {
+			break
+		}
+	}
+	r.err.buf = r.o.diag.take(r.err.buf, r.err.waiting())
+}
+
+// handover copies the state. The reader does not run.
+func (o *Output) handover() *Handover {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	h := &Handover{
+		Entries: make(map[string]Counts, len(o.entries)),
+		Dropped: o.dropped.Load(),
+		Out:     o.reader.out.unwritten(),
+		Err:     o.reader.err.unwritten(),
+	}
+	for name, c := range o.entries {
+		h.Entries[name] = Counts{Bytes: c.bytes.Load(), Lines: c.lines.Load()}
+	}
+	for _, f := range o.byKey {
+		if f.old != nil {
+			h.FIFOs = append(h.FIFOs, f.old.handover())
+		}
+		h.FIFOs = append(h.FIFOs, f.handover())
+	}
+	return h
+}
+
+func (f *fifo) handover() HandoverFIFO {
+	return HandoverFIFO{
+		Key: f.key, FD: f.fd,
+		PID: f.label.pid, Incarnation: f.label.incarnation, Held: f.held,
+		Partial: append([]byte(nil), f.split.partial...),
+	}
+}
+
+// restore takes over what the image before handed on. The reader does not run
+// yet.
+func (o *Output) restore(h *Handover) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.dropped.Store(h.Dropped)
+	o.reader.out.buf = append(o.reader.out.buf, h.Out...)
+	o.reader.err.buf = append(o.reader.err.buf, h.Err...)
+	for name, c := range h.Entries {
+		counts := o.counts(name)
+		counts.bytes.Store(c.Bytes)
+		counts.lines.Store(c.Lines)
+	}
+	for i := range h.FIFOs {
+		if err := o.restoreFIFO(&h.FIFOs[i]); err != nil {
+			o.logger.Error("a log pipe was not handed over", "entry", h.FIFOs[i].Key.Entry, "slot", h.FIFOs[i].Key.Slot, "error", err)
+		}
+	}
+}
+
+// restoreFIFO takes over one FIFO. mu is held.
+func (o *Output) restoreFIFO(h *HandoverFIFO) error {
+	if err := h.Key.valid(); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(h.FD, &st); err != nil {
+		return fmt.Errorf("descriptor %d: %w", h.FD, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return fmt.Errorf("descriptor %d: is a %s, not a FIFO", h.FD, fileType(st.Mode))
+	}
+	unix.CloseOnExec(h.FD)
+	f, err := o.adopt(h.Key, h.FD)
+	if err != nil {
+		return err
+	}
+	f.wantPID, f.wantInc, f.wantHold = h.PID, h.Incarnation, h.Held
+	f.held = h.Held
+	f.label = o.reader.format.label(h.Key, h.PID, h.Incarnation)
+	f.split.partial = h.Partial
+	return nil
+}
+
+// Close carries out what was asked for, ends partial lines, and writes what
+// there is for up to timeout. The error says that not all was written. FIFOs
+// stay where they are, with what is in them, for the next daemon. Records
+// printed later are dropped.
+func (o *Output) Close(timeout time.Duration) error {
+	o.life.Lock()
+	defer o.life.Unlock()
+	r := o.reader
+	deadline := time.Now().Add(timeout)
+	switch o.getState() {
+	case closed:
+		return errClosed
+	case running:
+		if !r.halt(timeout) {
+			o.setState(closed)
+			return errStuck
+		}
+	case stuck:
+		o.setState(closed)
+		return errStuck
+	}
+	o.setState(closed)
+	r.absorb()
+	for _, f := range o.byID {
+		r.endLine(f)
+	}
+	r.deadline = deadline
+	r.finish()
+	left := r.out.waiting() + r.err.waiting()
+	o.closeAll()
+	if left > 0 {
+		return fmt.Errorf("logs: %d bytes of output were not written in %v", left, timeout)
+	}
+	return nil
+}
+
+// closeAll closes every descriptor.
+func (o *Output) closeAll() {
+	for _, f := range o.byID {
+		f.close(o.epfd)
+	}
+	if o.reader != nil {
+		o.reader.out.close()
+		o.reader.err.close()
+	}
+	o.queue.close()
+	if o.epfd >= 0 {
+		unix.Close(o.epfd)
+	}
+	o.dir.close()
+}

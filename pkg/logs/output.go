@@ -1,0 +1,321 @@
+package logs
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options say where FIFOs live and where lines go.
+type Options struct {
+	// Dir is the directory of the FIFOs; it is made when missing, its parent
+	// is not. No symbolic link is followed to it or in it.
+	Dir string
+	// Out takes the lines of children and the daemon's own. Its descriptor is
+	// duplicated: the file stays the caller's.
+	Out *os.File
+	// Err takes the diagnostics of Logger in the Seed format. Nil is Out.
+	Err    *os.File
+	Format Format
+	Color  bool // colour labels by entry; Seed only
+	// Level is the least level that Logger passes on. Nil is slog.LevelInfo.
+	Level slog.Leveler
+	// Handover is what Pause of the image before returned, or nil.
+	Handover *Handover
+}
+
+// Output reads FIFOs and prints lines. Its methods are safe for concurrent
+// use; calls about one slot take effect in the order in which they are made.
+type Output struct {
+	dir    *directory
+	logger *slog.Logger
+	diag   *diagnostics
+	queue  queue
+	epfd   int
+
+	dropped atomic.Uint64
+
+	life sync.Mutex // serialises Pause, Resume and Close; taken before mu
+
+	mu      sync.Mutex // may be held when fifo.mu is taken, never the other way round
+	byKey   map[Key]*fifo
+	byID    map[uint64]*fifo
+	nextID  uint64
+	entries map[string]*counts
+	state   lifecycle
+
+	reader *reader
+}
+
+// lifecycle says whether the reader goroutine runs.
+type lifecycle uint8
+
+const (
+	running lifecycle = iota
+	paused
+	stuck // asked to stop, but held up in a write
+	closed
+)
+
+var (
+	errClosed = errors.New("logs: output is closed")
+	errStuck  = errors.New("logs: output is held up in a write")
+)
+
+// New opens the directory and starts reading. With a Handover it goes on where
+// the image before stopped: a FIFO that cannot be taken over is reported
+// through Logger, and Add makes it anew.
+func New(o Options) (*Output, error) {
+	if o.Out == nil {
+		return nil, errors.New("logs: no output")
+	}
+	if o.Err == nil {
+		o.Err = o.Out
+	}
+	dir, err := openDirectory(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	out := &Output{
+		dir:     dir,
+		byKey:   make(map[Key]*fifo),
+		byID:    make(map[uint64]*fifo),
+		nextID:  firstFIFO,
+		entries: make(map[string]*counts),
+		epfd:    -1,
+		queue:   queue{event: -1},
+	}
+	if err := out.open(o); err != nil {
+		out.closeAll()
+		return nil, err
+	}
+	if o.Handover != nil {
+		out.restore(o.Handover)
+	}
+	out.reader.start()
+	return out, nil
+}
+
+// open makes what New needs besides the directory.
+func (o *Output) open(opt Options) error {
+	var err error
+	if o.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return fmt.Errorf("logs: epoll_create1: %w", err)
+	}
+	if o.queue.event, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return fmt.Errorf("logs: eventfd: %w", err)
+	}
+	if err := epollAdd(o.epfd, o.queue.event, wakeID, unix.EPOLLIN|unix.EPOLLET); err != nil {
+		return fmt.Errorf("logs: epoll_ctl eventfd: %w", err)
+	}
+	o.diag = &diagnostics{output: o, aside: opt.Format == Seed}
+	format := opt.Format
+	if format == Seed {
+		format = Logfmt
+	}
+	o.logger = slog.New(newHandler(format, o.diag, opt.Level))
+	o.reader = newReader(o, newSink(opt.Out), newSink(opt.Err), newFormatter(opt.Format, opt.Color))
+	return nil
+}
+
+// Logger returns a logger for the daemon's diagnostics. In the Seed format its
+// records go to Options.Err as slog text, in the others into the stream of
+// Options.Out. It never waits for either; what does not fit is dropped and
+// counted.
+func (o *Output) Logger() *slog.Logger { return o.logger }
+
+// Path returns the path of the FIFO of k, for the child's standard output and
+// error. Open it O_RDWR, blocking, anew for each start.
+func (o *Output) Path(k Key) string { return o.dir.name(k.file()) }
+
+// Add makes the FIFO of k, or opens the one that an earlier daemon left, with
+// what was written into it since, and reads it from now on. For a FIFO that is
+// read already it makes sure that it still stands at its path, and makes it
+// anew if it does not. The error names the path.
+func (o *Output) Add(k Key) error {
+	if err := k.valid(); err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.state == closed {
+		return errClosed
+	}
+	if f := o.byKey[k]; f != nil && o.dir.holds(k.file(), f.fd) {
+		return nil
+	}
+	fd, err := o.dir.open(k.file())
+	if err != nil {
+		return err
+	}
+	_, err = o.adopt(k, fd)
+	return err
+}
+
+// adopt puts an open FIFO among those that are read, and closes fd if it cannot. One that was read under the same key is read on, since a child may
+// still write to it. mu is held.
+func (o *Output) adopt(k Key, fd int) (*fifo, error) {
+	f := &fifo{key: k, id: o.nextID, fd: fd, counts: o.counts(k.Entry), old: o.byKey[k]}
+	f.label = o.reader.format.label(k, 0, 0)
+	if err := epollAdd(o.epfd, fd, f.id, unix.EPOLLIN|unix.EPOLLET); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("%s: epoll_ctl: %w", o.Path(k), err)
+	}
+	o.nextID++
+	o.byKey[k], o.byID[f.id] = f, f
+	if f.old != nil && f.old.old != nil {
+		o.drop(f.old.old)
+		f.old.old = nil
+	}
+	return f, nil
+}
+
+// counts returns the counters of an entry. mu is held.
+func (o *Output) counts(entry string) *counts {
+	c := o.entries[entry]
+	if c == nil {
+		c = new(counts)
+		o.entries[entry] = c
+	}
+	return c
+}
+
+// Remove prints what was written to the FIFO of k until now, ends a partial
+// line, and closes and unlinks the FIFO. The counts of the entry stay.
+func (o *Output) Remove(k Key) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	f := o.byKey[k]
+	if f == nil || o.state == closed {
+		return
+	}
+	o.dir.remove(k.file())
+	delete(o.byKey, k)
+	if f.old != nil {
+		o.drop(f.old)
+	}
+	o.drop(f)
+}
+
+// drop has the reader finish with f. mu is held.
+func (o *Output) drop(f *fifo) {
+	delete(o.byID, f.id)
+	if !o.send(f, command{verb: verbRemove}) {
+		f.close(o.epfd) // the output is stuck and the queue full: its last words are lost
+	}
+}
+
+// Forget drops the counts of an entry that is no more. Its slots are to be
+// removed first.
+func (o *Output) Forget(entry string) {
+	o.mu.Lock()
+	delete(o.entries, entry)
+	o.mu.Unlock()
+}
+
+// Counts returns what the children of an entry wrote so far. It may be called
+// at any rate, from anywhere.
+func (o *Output) Counts(entry string) Counts {
+	o.mu.Lock()
+	c := o.entries[entry]
+	o.mu.Unlock()
+	if c == nil {
+		return Counts{}
+	}
+	return Counts{Bytes: c.bytes.Load(), Lines: c.lines.Load()}
+}
+
+// Stats returns the totals.
+func (o *Output) Stats() Stats { return Stats{Dropped: o.dropped.Load()} }
+
+// Print prints a line of the daemon's own, in the order of calls, aside from
+// what children write. It does not wait: when the output is stuck and the
+// queue is full the line is dropped and counted. A zero Time is now.
+func (o *Output) Print(r Record) { o.about(verbPrint, r) }
+
+// Hold says that a start of the slot was asked for: what is in its FIFO now
+// still belongs to the incarnation before; what comes is not read until Begin,
+// Label or End says whose it is. Call it before the child can exist.
+func (o *Output) Hold(k Key) { o.about(verbHold, Record{Key: k}) }
+
+// Begin prints r, which says that an incarnation began, and from then on the
+// slot's lines under r.PID. Lines that the child wrote before this call come
+// after r if Hold was called in time.
+func (o *Output) Begin(r Record) { o.about(verbBegin, r) }
+
+// Label is Begin without a line: whose the slot's lines are, for an adopted
+// child.
+func (o *Output) Label(k Key, pid int, incarnation uint64) {
+	o.about(verbLabel, Record{Key: k, PID: pid, Incarnation: incarnation})
+}
+
+// End prints what is in the slot's FIFO, ends a partial line, and then prints
+// r, which says that an incarnation ended or could not start. A line written
+// before this call never comes after r.
+func (o *Output) End(r Record) { o.about(verbEnd, r) }
+
+// about sends a command about a FIFO, or just prints the record if there is no
+// such FIFO.
+func (o *Output) about(v verb, r Record) {
+	if r.Time.IsZero() {
+		r.Time = time.Now()
+	}
+	o.mu.Lock()
+	f := o.byKey[r.Key]
+	o.mu.Unlock()
+	if f != nil && v != verbPrint {
+		o.send(f, command{verb: v, rec: r})
+		return
+	}
+	if v == verbHold || v == verbLabel {
+		return
+	}
+	o.queue.put(command{verb: verbPrint, rec: r})
+}
+
+// send queues a command at the present position of f and reports whether it
+// was taken.
+func (o *Output) send(f *fifo, c command) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fd < 0 {
+		return o.queue.put(c)
+	}
+	f.want(&c)
+	c.fifo, c.mark = f, f.position()
+	if !o.queue.put(c) {
+		o.queue.putStale(f)
+		return false
+	}
+	f.pending++
+	return true
+}
+
+// want keeps where c leads, in case the queue refuses it. mu is held.
+func (f *fifo) want(c *command) {
+	switch c.verb {
+	case verbHold:
+		f.wantHold = true
+	case verbBegin, verbLabel:
+		f.wantPID, f.wantInc, f.wantHold = c.rec.PID, c.rec.Incarnation, false
+	case verbEnd:
+		f.wantHold = false
+	}
+}
+
+// epollAdd puts fd into the set with id as its data.
+func epollAdd(epfd, fd int, id uint64, events uint32) error {
+	ev := unix.EpollEvent{Events: events, Fd: int32(uint32(id)), Pad: int32(id >> 32)}
+	return unix.EpollCtl(epfd, unix.EPOLL_CTL_ADD, fd, &ev)
+}
+
+// eventID returns the data of an event.
+func eventID(ev *unix.EpollEvent) uint64 {
+	return uint64(uint32(ev.Fd)) | uint64(uint32(ev.Pad))<<32
+}

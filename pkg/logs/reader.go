@@ -1,0 +1,414 @@
+package logs
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Data of events that are not a FIFO's. FIFOs have numbers from firstFIFO.
+const (
+	wakeID uint64 = iota
+	outID
+	errID
+	firstFIFO
+)
+
+const (
+	// readSize is the most that is read from one FIFO in its turn, the
+	// capacity of a pipe: a child that never stops writing gets no more often
+	// to its turn than any other.
+	readSize = 64 << 10
+	// turnBytes is the most that is read before events and commands are
+	// looked at again.
+	turnBytes = 512 << 10
+	// flushSize is how much is gathered before it is written.
+	flushSize = 64 << 10
+	// haltSlack is how much longer than it was given run may take to end.
+	haltSlack = 50 * time.Millisecond
+)
+
+// reader is the goroutine that reads FIFOs and writes output, and what belongs
+// to it alone. Between two runs (see Pause) its caller owns it.
+type reader struct {
+	o        *Output
+	out, err *sink
+	format   *formatter
+	events   []unix.EpollEvent
+	buf      []byte
+	ready    []*fifo // that may have something to read, in the order of their turns
+	batch    []command
+	next     int // index in batch of the command to carry out
+	stale    []*fifo
+	refused  uint64 // lines that the queue refused, not yet said
+	now      time.Time
+	emit     func([]byte) // prints a line of the FIFO called current
+	current  *fifo
+
+	stop      chan struct{} // closed to ask for the end of run; see halt
+	deadline  time.Time     // set before stop is closed: how long to go on writing
+	finished  chan struct{} // closed at the end of run
+	absorbing bool          // gather in memory, write nothing; see absorb
+}
+
+func newReader(o *Output, out, err *sink, format *formatter) *reader {
+	r := &reader{
+		o: o, out: out, err: err, format: format,
+		events: make([]unix.EpollEvent, 256),
+		buf:    make([]byte, readSize),
+		now:    time.Now(),
+	}
+	// Made once: a closure for each read would be an allocation for each.
+	r.emit = func(line []byte) {
+		r.current.counts.lines.Add(1)
+		r.out.buf = r.format.line(r.out.buf, &r.current.label, r.now, line)
+	}
+	return r
+}
+
+// start lets run begin.
+func (r *reader) start() {
+	r.stop, r.finished = make(chan struct{}), make(chan struct{})
+	go r.run()
+}
+
+// halt asks run to end, gives it until grace to write what there is, and
+// reports whether it did end in that time or shortly after it: it does not
+// while a write(2) to a disk that hangs holds it up.
+func (r *reader) halt(grace time.Duration) bool {
+	r.deadline = time.Now().Add(grace)
+	close(r.stop)
+	r.o.queue.wake()
+	select {
+	case <-r.finished:
+		return true
+	case <-time.After(grace + haltSlack):
+		return false
+	}
+}
+
+// run reads and writes until halt asks it to stop.
+func (r *reader) run() {
+	defer close(r.finished)
+	r.turn()
+	for !r.stopping() {
+		r.poll()
+		r.turn()
+	}
+	r.finish()
+}
+
+// stopping reports whether the end of run was asked for.
+func (r *reader) stopping() bool {
+	select {
+	case <-r.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// poll waits for something to do, if there is nothing.
+func (r *reader) poll() {
+	timeout := -1
+	if len(r.ready) > 0 && !r.out.blocked {
+		timeout = 0
+	}
+	r.wait(timeout)
+}
+
+// wait takes events, waiting for the first one up to timeout milliseconds.
+func (r *reader) wait(timeout int) {
+	n, err := unix.EpollWait(r.o.epfd, r.events, timeout)
+	r.now = time.Now()
+	if err != nil {
+		return // EINTR
+	}
+	if n == 0 {
+		return
+	}
+	r.o.mu.Lock()
+	defer r.o.mu.Unlock()
+	for i := range r.events[:n] {
+		switch id := eventID(&r.events[i]); id {
+		case wakeID:
+			// Edge-triggered: nothing to read. The counter of an eventfd holds
+			// 2^64-2 wakes; at one a microsecond that is half a million years.
+		case outID, errID:
+			// turn tries to write.
+		default:
+			if f := r.o.byID[id]; f != nil {
+				r.push(f)
+			}
+		}
+	}
+}
+
+// push puts f behind the others that wait for their turn.
+func (r *reader) push(f *fifo) {
+	if !f.ready {
+		f.ready = true
+		r.ready = append(r.ready, f)
+	}
+}
+
+// turn does a bounded amount of work.
+func (r *reader) turn() {
+	if r.write() {
+		r.children()
+		r.flush(r.out)
+	}
+	r.watch()
+}
+
+// write carries out what is queued and writes what is there, and reports
+// whether the output takes more.
+func (r *reader) write() bool {
+	r.err.buf = r.o.diag.take(r.err.buf, r.err.waiting())
+	r.flush(r.err)
+	r.flush(r.out)
+	done := !r.out.blocked && r.commands()
+	return done && !r.out.blocked
+}
+
+// children reads from those FIFOs that have something, one after the other.
+func (r *reader) children() {
+	taken, turns := 0, len(r.ready)
+	i := 0
+	for ; i < turns && taken < turnBytes && !r.out.blocked; i++ {
+		f := r.ready[i]
+		f.ready = false
+		if f.held {
+			continue // the command that ends it pushes it
+		}
+		n := f.read(r.buf, false)
+		taken += n
+		r.feed(f, r.buf[:n])
+		// A read that was not filled has emptied the FIFO, and the next write
+		// into it is an event. One that returned nothing may have been put off
+		// until the commands in the queue are carried out; they push it.
+		if n == len(r.buf) {
+			r.push(f)
+		}
+		if r.out.waiting() >= flushSize {
+			r.flush(r.out)
+		}
+	}
+	r.ready = slices.Delete(r.ready, 0, i)
+}
+
+// feed prints the lines that p completes.
+func (r *reader) feed(f *fifo, p []byte) {
+	r.current = f
+	f.split.feed(p, r.emit)
+}
+
+// commands carries out what is queued and reports whether all of it was; it
+// was not if the output would have had to wait.
+func (r *reader) commands() bool {
+	if r.next == len(r.batch) {
+		clear(r.batch) // let go of the strings
+		var refused uint64
+		r.batch, r.stale, refused = r.o.queue.take(r.batch)
+		r.next = 0
+		r.refused += refused
+		r.o.dropped.Add(refused)
+	}
+	for r.next < len(r.batch) {
+		if !r.command(&r.batch[r.next]) {
+			return false
+		}
+		r.next++
+		if r.out.waiting() >= flushSize {
+			r.flush(r.out)
+			if r.out.blocked {
+				return false
+			}
+		}
+	}
+	r.recover()
+	return true
+}
+
+// recover applies what the queue refused, and says what was lost.
+func (r *reader) recover() {
+	for _, f := range r.stale {
+		f.mu.Lock()
+		pid, incarnation, hold := f.wantPID, f.wantInc, f.wantHold
+		f.stale = false
+		f.mu.Unlock()
+		r.relabel(f, pid, incarnation)
+		f.held = hold
+		r.push(f)
+	}
+	r.stale = nil
+	if r.refused > 0 {
+		r.say("lines of its own while its output was stuck", r.refused, nil)
+		r.refused = 0
+	}
+}
+
+// command carries out c. It returns false, to be called again with c later, if
+// the output would have had to wait.
+func (r *reader) command(c *command) bool {
+	f := c.fifo
+	if f == nil {
+		if c.verb == verbRaw {
+			r.out.buf = append(r.out.buf, c.rec.Text...)
+		} else if c.verb != verbHold && c.verb != verbLabel && c.verb != verbRemove {
+			r.out.buf = r.format.own(r.out.buf, &c.rec)
+		}
+		return true
+	}
+	if !f.held || c.verb == verbEnd || c.verb == verbRemove {
+		// While held, what is there belongs to the incarnation that begins.
+		if !r.drain(f, c.mark) {
+			return false
+		}
+	}
+	switch c.verb {
+	case verbHold:
+		r.endLine(f)
+		f.held = true
+	case verbBegin, verbLabel:
+		r.begin(f, c)
+	case verbEnd:
+		r.endLine(f)
+		r.own(c)
+		f.held = false
+	case verbRemove:
+		r.endLine(f)
+		f.close(r.o.epfd)
+	}
+	f.settled()
+	r.push(f)
+	return true
+}
+
+// begin goes over to the incarnation of c.
+func (r *reader) begin(f *fifo, c *command) {
+	if f.label.pid != c.rec.PID || f.label.incarnation != c.rec.Incarnation {
+		r.endLine(f)
+	}
+	if c.verb == verbBegin {
+		r.own(c)
+	}
+	r.relabel(f, c.rec.PID, c.rec.Incarnation)
+	f.held = false
+}
+
+// own prints the record of c.
+func (r *reader) own(c *command) { r.out.buf = r.format.own(r.out.buf, &c.rec) }
+
+// relabel changes whose the lines of f are.
+func (r *reader) relabel(f *fifo, pid int, incarnation uint64) {
+	if f.label.pid != pid || f.label.incarnation != incarnation {
+		f.label = r.format.label(f.key, pid, incarnation)
+	}
+}
+
+// endLine prints a line of f that has no end yet.
+func (r *reader) endLine(f *fifo) {
+	r.current = f
+	f.split.end(r.emit)
+}
+
+// drain reads f up to mark and no further. It returns false if the output
+// would have had to wait.
+func (r *reader) drain(f *fifo, mark uint64) bool {
+	for {
+		missing := f.missing(mark)
+		if missing == 0 || r.absorbing && r.out.waiting() > maxQueuedBytes {
+			return true
+		}
+		n := f.read(r.buf[:min(missing, readSize)], true)
+		if n == 0 {
+			return true // the child has read its own output
+		}
+		r.feed(f, r.buf[:n])
+		if r.out.waiting() >= flushSize {
+			r.flush(r.out)
+			if r.out.blocked {
+				return false
+			}
+		}
+	}
+}
+
+// flush writes what s holds, and says what was lost once writing works again.
+func (r *reader) flush(s *sink) {
+	if r.absorbing || s.waiting() == 0 {
+		return
+	}
+	before := s.lost
+	dropped := s.flush()
+	r.o.dropped.Add(dropped)
+	switch {
+	case dropped > 0:
+		if before == 0 && s == r.out && r.o.diag.aside {
+			r.o.logger.Warn("output fails, lines are dropped until it works again", "error", s.why)
+		}
+	case before > 0:
+		if lost, why := s.recovered(); lost > 0 && s == r.out {
+			r.say("lines of output", lost, why)
+			r.flush(s)
+		}
+	}
+}
+
+// say prints how much was lost, and why.
+func (r *reader) say(what string, lines uint64, why error) {
+	rec := Record{
+		Time:  r.now,
+		Text:  fmt.Sprintf("Sentry lost %d %s", lines, what),
+		Level: slog.LevelWarn,
+		Msg:   "output lost",
+		Attrs: []slog.Attr{slog.Uint64("lines", lines), slog.String("what", what)},
+	}
+	if why != nil {
+		rec.Text += ": " + why.Error()
+		rec.Attrs = append(rec.Attrs, slog.String("error", why.Error()))
+	}
+	rec.Text += "."
+	r.out.buf = r.format.own(r.out.buf, &rec)
+}
+
+// watch has epoll say when a sink that is stuck takes more, and only then: a
+// pipe that nobody reads any more would be an event for ever.
+func (r *reader) watch() {
+	r.watchSink(r.out, outID)
+	r.watchSink(r.err, errID)
+}
+
+func (r *reader) watchSink(s *sink, id uint64) {
+	if s.blocked == s.watched {
+		return
+	}
+	s.watched = s.blocked
+	if s.blocked {
+		_ = epollAdd(r.o.epfd, s.fd, id, unix.EPOLLOUT)
+	} else {
+		_ = unix.EpollCtl(r.o.epfd, unix.EPOLL_CTL_DEL, s.fd, nil)
+	}
+}
+
+// finish carries out what is queued and writes what is left, until the
+// deadline.
+func (r *reader) finish() {
+	for {
+		r.write()
+		r.flush(r.out)
+		r.watch()
+		if !r.out.blocked && !r.err.blocked {
+			return
+		}
+		left := time.Until(r.deadline)
+		if left <= 0 {
+			return
+		}
+		r.wait(int(left.Milliseconds()) + 1)
+	}
+}
