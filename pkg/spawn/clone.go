@@ -1,0 +1,175 @@
+package spawn
+
+import (
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// cloneArgs is struct clone_args of clone3(2) as of Linux 5.7.
+type cloneArgs struct {
+	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+}
+
+// step is one system call of the child. An error ends the child. Its layout is
+// known to the assembly.
+type step struct {
+	nr   uintptr
+	args [5]uintptr
+}
+
+// result is what the child leaves for us. Its layout is known to the assembly.
+type result struct {
+	begun uintptr // number of steps begun
+	errno uintptr // of the last of them, 0 if it did not return
+}
+
+// program is all that a child reads and writes between clone and execve,
+// prepared beforehand: a list of system calls, the strings they point to, and
+// a place for the result. The child runs no Go code at all, so it needs
+// neither stack nor scheduler, can not meet a lock, and a further attribute of
+// a child is a further step. Each spawner has one and uses it again; it lives
+// on the heap, where nothing moves.
+type program struct {
+	args  cloneArgs
+	pidfd int32 // set by the kernel before the child runs
+	res   result
+	noSet uint64      // an empty signal set
+	dfl   [4]uint64   // a struct sigaction: SIG_DFL
+	limit unix.Rlimit // RLIMIT_NOFILE
+	steps []step
+	names []stepName // of each step, for errors
+	text  []byte     // C strings
+	ptrs  []uintptr  // argv, envp: addresses in text
+}
+
+// stepName says what a step is, in the words of StartError.
+type stepName struct{ op, path string }
+
+// The highest number of a signal, and the size of the kernel's signal set.
+const (
+	lastSignal = 64
+	sigsetSize = lastSignal / 8
+)
+
+// setup fills in the program for a child with these descriptors. fds must all
+// be above 2. It reports false if a string contains a NUL.
+func (g *program) setup(t *target, fds *[3]int, orig *origLimit) bool {
+	g.steps, g.names = g.steps[:0], g.names[:0]
+	g.res = result{}
+	g.pidfd = -1
+	g.args = cloneArgs{
+		flags:      unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_FILES | unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND,
+		pidfd:      uint64(uintptr(unsafe.Pointer(&g.pidfd))),
+		exitSignal: uint64(unix.SIGCHLD),
+	}
+	dir, path, argv, envp, ok := g.strings(t)
+	if !ok {
+		return false
+	}
+
+	// The table of descriptors is shared until this step copies the lowest
+	// part. A plain clone copies all of it and execve closes all of that: with
+	// the pidfds of 10,000 children it would cost more than everything else.
+	// It also means that no child holds a copy of another's pidfd.
+	last := max(fds[0], fds[1], fds[2])
+	g.step("close_range", "", unix.SYS_CLOSE_RANGE, uintptr(last+1), uintptr(^uint32(0)), unix.CLOSE_RANGE_UNSHARE)
+	g.step("setsid", "", unix.SYS_SETSID)
+	// CLONE_CLEAR_SIGHAND resets handlers, but leaves ignored signals ignored.
+	for sig := syscall.Signal(1); sig <= lastSignal; sig++ {
+		if signal.Ignored(sig) {
+			g.step("sigaction", "", unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&g.dfl)), 0, sigsetSize)
+		}
+	}
+	for i, fd := range fds {
+		g.step("dup", "", unix.SYS_DUP3, uintptr(fd), uintptr(i), 0)
+	}
+	if dir != 0 {
+		g.step("chdir", t.dir, unix.SYS_CHDIR, dir)
+	}
+	if orig.restore(&g.limit) {
+		g.step("setrlimit", "", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&g.limit)))
+	}
+	g.step("sigprocmask", "", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&g.noSet)), 0, sigsetSize)
+	g.step("exec", t.path, unix.SYS_EXECVE, path, argv, envp)
+	return true
+}
+
+// step appends a system call.
+func (g *program) step(op, path string, nr uintptr, args ...uintptr) {
+	s := step{nr: nr}
+	copy(s.args[:], args)
+	g.steps = append(g.steps, s)
+	g.names = append(g.names, stepName{op, path})
+}
+
+// strings lays out the C strings and the two vectors, and returns addresses.
+func (g *program) strings(t *target) (dir, path, argv, envp uintptr, ok bool) {
+	n := len(t.dir) + len(t.path) + 2
+	for _, s := range t.args {
+		n += len(s) + 1
+	}
+	for _, s := range t.env {
+		n += len(s) + 1
+	}
+	if cap(g.text) < n {
+		g.text = make([]byte, 0, n+n/2)
+	}
+	if n := len(t.args) + len(t.env) + 2; cap(g.ptrs) < n {
+		g.ptrs = make([]uintptr, 0, n+n/2)
+	}
+	g.text, g.ptrs = g.text[:0], g.ptrs[:0]
+	base := uintptr(unsafe.Pointer(unsafe.SliceData(g.text)))
+	ok = true
+	put := func(s string) uintptr {
+		p := base + uintptr(len(g.text))
+		if strings.IndexByte(s, 0) >= 0 {
+			ok = false
+		}
+		g.text = append(append(g.text, s...), 0)
+		return p
+	}
+	if t.dir != "" {
+		dir = put(t.dir)
+	}
+	path = put(t.path)
+	table := uintptr(unsafe.Pointer(unsafe.SliceData(g.ptrs)))
+	for _, s := range t.args {
+		g.ptrs = append(g.ptrs, put(s))
+	}
+	g.ptrs = append(g.ptrs, 0)
+	argv, envp = table, table+uintptr(len(g.ptrs))*unsafe.Sizeof(table)
+	for _, s := range t.env {
+		g.ptrs = append(g.ptrs, put(s))
+	}
+	g.ptrs = append(g.ptrs, 0)
+	return dir, path, argv, envp, ok
+}
+
+// run makes the child. If it fails pidfd may be that of a child that is as good
+// as dead, and has to be reaped.
+func (g *program) run(t *target) (pid, pidfd int, err *StartError) {
+	r := int(vforkSyscall(&g.args, &g.steps[0], uintptr(len(g.steps)), &g.res))
+	runtime.KeepAlive(g)
+	if r < 0 {
+		return 0, -1, &StartError{Op: "clone", Errno: syscall.Errno(-r)}
+	}
+	pid, pidfd = r, int(g.pidfd)
+	if g.res.errno == 0 && g.res.begun == uintptr(len(g.steps)) {
+		return pid, pidfd, nil
+	}
+	// A step failed, or the child was killed on the way to execve.
+	err = &StartError{Op: "clone", Errno: syscall.EINTR}
+	if g.res.begun > 0 {
+		name := g.names[g.res.begun-1]
+		err.Op, err.Path = name.op, name.path
+	}
+	if g.res.errno != 0 {
+		err.Errno = syscall.Errno(g.res.errno)
+	}
+	return 0, pidfd, t.explain(err)
+}

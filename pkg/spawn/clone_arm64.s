@@ -1,0 +1,66 @@
+//go:build linux
+
+#include "textflag.h"
+
+#define SYS_exit_group 94
+#define SYS_rt_sigprocmask 135
+#define SYS_clone3 435
+#define SIG_SETMASK 2
+
+DATA allSignals<>(SB)/8, $0xffffffffffffffff
+GLOBL allSignals<>(SB), RODATA|NOPTR, $8
+
+// func vfork(args *cloneArgs, size uintptr, steps *step, n uintptr, res *result) (pid uintptr)
+//
+// The child shares this stack and must leave it as it is: it only loads from
+// registers, and never returns. A system call changes R0 alone.
+TEXT ·vfork(SB), NOSPLIT, $16-48
+	MOVD	$SIG_SETMASK, R0
+	MOVD	$allSignals<>(SB), R1
+	MOVD	$old-8(SP), R2
+	MOVD	$8, R3
+	MOVD	$SYS_rt_sigprocmask, R8
+	SVC
+
+	MOVD	steps+16(FP), R9
+	MOVD	n+24(FP), R10
+	MOVD	res+32(FP), R11
+	MOVD	args+0(FP), R0
+	MOVD	size+8(FP), R1
+	MOVD	$SYS_clone3, R8
+	SVC
+	CBZ	R0, child
+	MOVD	R0, pid+40(FP)
+
+	MOVD	$SIG_SETMASK, R0
+	MOVD	$old-8(SP), R1
+	MOVD	$0, R2
+	MOVD	$8, R3
+	MOVD	$SYS_rt_sigprocmask, R8
+	SVC
+	RET
+
+child:
+	MOVD	$0, R12	// number of steps begun
+next:
+	CMP	R10, R12
+	BHS	exit
+	ADD	$1, R12
+	MOVD	R12, 0(R11)	// result.begun
+	MOVD	0(R9), R8	// step.nr
+	MOVD	8(R9), R0	// step.args
+	MOVD	16(R9), R1
+	MOVD	24(R9), R2
+	MOVD	32(R9), R3
+	MOVD	40(R9), R4
+	ADD	$48, R9	// sizeof(step)
+	SVC
+	CMN	$4095, R0
+	BCC	next
+	NEG	R0, R0
+	MOVD	R0, 8(R11)	// result.errno
+exit:
+	MOVD	$127, R0
+	MOVD	$SYS_exit_group, R8
+	SVC
+	B	exit

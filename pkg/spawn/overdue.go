@@ -1,0 +1,125 @@
+package spawn
+
+import (
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// overdue is called by the timer of a busy spawner: it looks whether the
+// present phase of the present job has taken too long.
+func (s *spawner) overdue() {
+	p := s.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.waiting || s.stuck != "" || p.closed {
+		return
+	}
+	mono, _ := p.clock.now()
+	if left := p.timeout - (mono - time.Duration(s.since.Load())); left > 0 {
+		s.timer.Reset(left)
+		return
+	}
+	switch {
+	case s.phase.CompareAndSwap(touching, abandoned):
+		path := *s.what.Load()
+		p.emit(failed(s.job.token, timedOut("open", path)))
+		s.getStuck(path)
+	case s.phase.Load() == abandoned: // by Pause
+		s.getStuck(*s.what.Load())
+	case p.fork && s.phase.Load() == cloning:
+		// There is no way to reach the child. Its event comes when it comes.
+		s.getStuck(s.target.path)
+	case s.phase.CompareAndSwap(cloning, condemned):
+		// The kernel wrote it before the child ran. If it is not there yet the
+		// clone itself hangs, and the spawner ends the child when it has one.
+		if pidfd := atomic.LoadInt32(&s.prog.pidfd); pidfd >= 0 {
+			_ = unix.PidfdSendSignal(int(pidfd), unix.SIGKILL, nil, 0)
+		}
+		p.emit(failed(s.job.token, timedOut("exec", s.target.path)))
+		s.getStuck(s.target.path)
+	default:
+		s.timer.Reset(p.timeout) // between two jobs
+	}
+	p.idle.Broadcast()
+}
+
+// getStuck takes the spawner out of the count and puts another in its place.
+// p.mu is held.
+func (s *spawner) getStuck(path string) {
+	p := s.p
+	s.stuck = path
+	p.stuck[path]++
+	p.hung.Store(int32(len(p.stuck)))
+	p.live--
+	if len(p.spawners)-p.live <= maxStuck {
+		// Without descriptors for another one those that are left have to do.
+		_ = p.addSpawner()
+	}
+	if p.live == 0 {
+		for !p.queue.empty() {
+			p.emit(failed(p.queue.pop().token, &StartError{Op: "clone", Errno: syscall.EAGAIN}))
+		}
+	}
+}
+
+// comeBack reports whether a spawner that hung no more is needed. p.mu is held.
+func (s *spawner) comeBack() bool {
+	p := s.p
+	if p.stuck[s.stuck]--; p.stuck[s.stuck] == 0 {
+		delete(p.stuck, s.stuck)
+	}
+	p.hung.Store(int32(len(p.stuck)))
+	if p.live >= p.want {
+		return false
+	}
+	s.stuck = ""
+	p.live++
+	s.timer.Reset(p.timeout)
+	return true
+}
+
+// Pause stops starting children, as is needed before execve(2), or before
+// close-on-exec is cleared on a descriptor. When it returns no clone is in
+// flight, and the event of every child that was started is in the queue. It
+// returns the tokens of those starts that were queued and will not be done;
+// they are forgotten. It waits for clones, at most Options.TouchTimeout, and
+// for nothing else. Exits are still reported.
+func (p *Pool) Pause() (unstarted []Token) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.paused = true
+	for s := range p.spawners {
+		if s.phase.CompareAndSwap(touching, abandoned) {
+			unstarted = append(unstarted, s.job.token)
+		}
+	}
+	for !p.queue.empty() {
+		unstarted = append(unstarted, p.queue.pop().token)
+	}
+	for p.cloning() {
+		p.idle.Wait()
+	}
+	return unstarted
+}
+
+// cloning reports whether a clone is in flight, or done and not reported yet.
+// Those that were killed, or will be, do not count. p.mu is held.
+func (p *Pool) cloning() bool {
+	for s := range p.spawners {
+		if s.busy && s.stuck == "" && s.phase.Load() != abandoned {
+			return true
+		}
+	}
+	return false
+}
+
+// Resume undoes Pause.
+func (p *Pool) Resume() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.paused = false
+	p.work.Broadcast()
+}

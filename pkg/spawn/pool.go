@@ -1,0 +1,330 @@
+package spawn
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options of a Pool. The zero value is a good choice.
+type Options struct {
+	// Spawners is the number of goroutines that start children; 2 if zero. A
+	// clone holds its thread until the child has called execve(2), so two
+	// start more than one even where there is one CPU to spare.
+	Spawners int
+	// TouchTimeout is how long a file system may take to show an executable,
+	// its interpreter, a directory or a Stdio, and then how long the child may
+	// take from clone to execve; 4 s if zero. After that the start has failed
+	// with ETIMEDOUT.
+	TouchTimeout time.Duration
+}
+
+// Pool starts children and watches them. Its methods may be called from any
+// goroutine. A fixed number of goroutines serves any number of children.
+type Pool struct {
+	timeout time.Duration
+	clock   clock
+	ep      int       // epoll set: one entry a watch, and the eventfd
+	wakefd  int       // eventfd that ends the reaper
+	orig    origLimit // the RLIMIT_NOFILE that children get
+	fork    bool      // no clone3 here: start by syscall.ForkExec
+	probe   groupProbe
+	touch   func(path string) (missing string) // touchFile; tests put a hanging one here
+	interps interpCache
+	reserve reserve
+
+	done sync.WaitGroup // reaper, group watcher
+
+	mu       sync.Mutex
+	work     sync.Cond // of mu: the queue is not empty, or paused or closed changed
+	idle     sync.Cond // of mu: a spawner is done with a job, or lost it
+	closed   bool
+	paused   bool
+	queue    queue
+	spawners map[*spawner]struct{}
+	want     int            // spawners that should be able to take a job
+	live     int            // those that can
+	stuck    map[string]int // paths that did not answer, and how many spawners wait for each
+	hung     atomic.Int32   // how many paths stuck holds
+	children map[Token]*child
+	watches  map[uint64]watch
+	lastID   uint64
+	events   []Event
+	ready    chan struct{}
+	dirty    []*child // groups to look at
+	regroup  sync.Cond
+}
+
+// child is a main process, and after its end the group that it led. All fields
+// are guarded by Pool.mu.
+type child struct {
+	token Token
+	pid   int
+	pidfd int
+	id    uint64 // its key in watches while the main process is not reaped
+	// ended: the main process is known to be dead. On a kernel without
+	// PIDFD_SIGNAL_PROCESS_GROUP it is reaped a little later, since its pid
+	// keeps the number of the group from being used again.
+	ended    bool
+	reaped   bool
+	reported bool               // Exited was queued
+	exit     Event              // Exited, until it is queued
+	members  map[uint64]*member // watched processes of the group, by watch id
+	queued   bool               // in Pool.dirty
+}
+
+// member is a process of a group whose leader is dead.
+type member struct {
+	pid   int
+	pidfd int
+}
+
+// watch is what an entry of the epoll set is about. Entries are named by a
+// number that is never used twice, not by a descriptor: a child between clone
+// and exec may hold a copy of a descriptor that was closed here, which keeps
+// its entry alive, and a late event must not be taken for another child's.
+type watch struct {
+	child  *child
+	member *member // nil: the main process
+}
+
+// wakeID is the name of the eventfd in the epoll set.
+const wakeID = 0
+
+// ErrClosed is returned by methods of a Pool after Close.
+var ErrClosed = errors.New("spawn: pool is closed")
+
+// New makes a Pool and starts its goroutines. The caller should have room for
+// Options.Spawners further threads: see Prewarm, and let GOMAXPROCS be the
+// number of CPUs plus Options.Spawners.
+func New(o Options) (*Pool, error) { return newPool(o, nil) }
+
+// newPool is New with a hook that changes the Pool before it is used.
+func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
+	if o.Spawners <= 0 {
+		o.Spawners = 2
+	}
+	if o.TouchTimeout <= 0 {
+		o.TouchTimeout = 4 * time.Second
+	}
+	p := &Pool{
+		timeout:  o.TouchTimeout,
+		clock:    newClock(),
+		ep:       -1,
+		wakefd:   -1,
+		want:     o.Spawners,
+		spawners: make(map[*spawner]struct{}),
+		stuck:    make(map[string]int),
+		children: make(map[Token]*child),
+		watches:  make(map[uint64]watch),
+		ready:    make(chan struct{}, 1),
+	}
+	p.work.L, p.idle.L, p.regroup.L = &p.mu, &p.mu, &p.mu
+	p.touch = p.touchFile
+	defer func() {
+		if err != nil {
+			p.closeFDs()
+		}
+	}()
+	if p.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("create epoll set: %w", err)
+	}
+	if p.wakefd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return nil, fmt.Errorf("create eventfd: %w", err)
+	}
+	if err = p.arm(wakeID, p.wakefd); err != nil {
+		return nil, fmt.Errorf("watch eventfd: %w", err)
+	}
+	p.reserve.take()
+	p.probe = newGroupProbe()
+	p.fork = !haveClone3()
+	if !p.fork {
+		if p.orig, err = originalLimit(); err != nil {
+			p.fork = true // syscall.ForkExec knows the limit
+		}
+	}
+	if hook != nil {
+		hook(p)
+	}
+	p.done.Add(2)
+	go p.reap()
+	go p.watchGroups()
+	if err = p.addSpawners(o.Spawners); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *Pool) addSpawners(n int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for range n {
+		if err := p.addSpawner(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close ends the goroutines of the Pool and closes its descriptors. Children
+// go on; nothing watches them any more. Queued starts are forgotten.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	p.closed = true
+	p.queue.clear()
+	p.work.Broadcast()
+	p.idle.Broadcast()
+	p.regroup.Broadcast()
+	p.mu.Unlock()
+	one := [8]byte{1} // any value but 0
+	_, _ = unix.Write(p.wakefd, one[:])
+	p.done.Wait()
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.children {
+		p.forget(c)
+	}
+	p.closeFDs()
+}
+
+func (p *Pool) closeFDs() {
+	p.reserve.give()
+	for _, fd := range []*int{&p.ep, &p.wakefd} {
+		if *fd >= 0 {
+			unix.Close(*fd)
+			*fd = -1
+		}
+	}
+}
+
+// Start queues the start of s as token. It never blocks on a file system or a
+// clone; Started or StartFailed follows. On a closed Pool nothing happens.
+func (p *Pool) Start(token Token, s *Spec) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	if p.live == 0 { // as many hang as may
+		p.emit(failed(token, &StartError{Op: "clone", Errno: syscall.EAGAIN}))
+		return
+	}
+	p.queue.push(job{token, s})
+	p.work.Signal()
+}
+
+// Ready receives a value when Events has something to return that it had not
+// before. One value may stand for many events.
+func (p *Pool) Ready() <-chan struct{} { return p.ready }
+
+// Events appends all events that happened since the last call to dst, in
+// order: for each token Started or StartFailed, then Exited, then GroupEmpty.
+func (p *Pool) Events(dst []Event) []Event {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	dst = append(dst, p.events...)
+	clear(p.events)
+	p.events = p.events[:0]
+	return dst
+}
+
+// emit queues an event. p.mu is held.
+func (p *Pool) emit(e Event) {
+	if e.At == 0 {
+		e.At, e.Wall = p.clock.now()
+	}
+	p.events = append(p.events, e)
+	if len(p.events) == 1 {
+		select {
+		case p.ready <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func failed(t Token, err *StartError) Event {
+	return Event{Kind: StartFailed, Token: t, Err: err}
+}
+
+// Child is a process of the Pool, as Children lists it.
+type Child struct {
+	Token Token
+	PID   int
+	// PidFD belongs to the Pool, and is close-on-exec.
+	PidFD int
+	// Reaped: the main process is gone, its group is not.
+	Reaped bool
+}
+
+// Children lists what the Pool watches, in no order. To hand it over through
+// execve(2): Pause, Events, Children, clear close-on-exec on each PidFD, and
+// in the new image Adopt.
+func (p *Pool) Children() []Child {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := make([]Child, 0, len(p.children))
+	for _, c := range p.children {
+		l = append(l, Child{Token: c.token, PID: c.pid, PidFD: c.pidfd, Reaped: c.reported})
+	}
+	return l
+}
+
+// add makes a child known and watched. p.mu is held until the caller has
+// queued Started, so that the reaper, which needs it too, cannot be faster.
+func (p *Pool) add(token Token, pid, pidfd int) (*child, error) {
+	c := &child{token: token, pid: pid, pidfd: pidfd}
+	c.id = p.newID()
+	if err := p.arm(c.id, pidfd); err != nil {
+		return nil, err
+	}
+	p.children[token] = c
+	p.watches[c.id] = watch{child: c}
+	return c, nil
+}
+
+// forget drops a child and all that is open for it. p.mu is held: a signal,
+// which is sent with p.mu held too, can not go to a descriptor's next owner.
+func (p *Pool) forget(c *child) {
+	delete(p.children, c.token)
+	if !c.ended {
+		p.disarm(c.id, c.pidfd)
+	}
+	unix.Close(c.pidfd)
+	p.dropMembers(c)
+}
+
+func (p *Pool) dropMembers(c *child) {
+	for id, m := range c.members {
+		p.disarm(id, m.pidfd)
+		unix.Close(m.pidfd)
+	}
+	c.members = nil
+}
+
+func (p *Pool) newID() uint64 {
+	p.lastID++
+	return p.lastID
+}
+
+// arm adds fd to the epoll set under a name of its own. Edge-triggered: an end
+// is reported once, also one from before, and a process that nobody reaps yet
+// costs nothing.
+func (p *Pool) arm(id uint64, fd int) error {
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(uint32(id)), Pad: int32(id >> 32)}
+	return unix.EpollCtl(p.ep, unix.EPOLL_CTL_ADD, fd, &ev)
+}
+
+// disarm takes fd out of the epoll set. That must come before the close: a
+// child between clone and exec may hold a copy of fd that would keep it in.
+func (p *Pool) disarm(id uint64, fd int) {
+	delete(p.watches, id)
+	// The only errors are of a descriptor that was never added.
+	_ = unix.EpollCtl(p.ep, unix.EPOLL_CTL_DEL, fd, nil)
+}

@@ -1,0 +1,117 @@
+package spawn
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// reap is the reaper: one goroutine, one epoll set with an entry a child.
+func (p *Pool) reap() {
+	defer p.done.Done()
+	// As many exits as come at once are taken at once.
+	events := make([]unix.EpollEvent, 256)
+	for {
+		n, err := unix.EpollWait(p.ep, events, -1)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			// The descriptor is ours and open: a bug, not a state of the world.
+			panic(fmt.Sprintf("spawn: epoll_wait: %v", err))
+		}
+		if !p.look(events[:max(n, 0)]) {
+			return
+		}
+	}
+}
+
+// look deals with a batch of events and reports false if the Pool is closed.
+func (p *Pool) look(events []unix.EpollEvent) bool {
+	for i := range events {
+		e := &events[i]
+		id := uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32
+		p.mu.Lock()
+		w, ok := p.watches[id]
+		switch {
+		case !ok: // of a descriptor that was closed meanwhile
+		case w.member == nil:
+			p.collect(w.child)
+		default:
+			p.memberGone(id, w)
+		}
+		p.mu.Unlock()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.closed
+}
+
+// Look says that the process of token may have ended: a hint from elsewhere,
+// the proc connector say. If it has, its exit is reported now; if it has not, or
+// the token is unknown, nothing happens.
+func (p *Pool) Look(token Token) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.children[token]; c != nil && !p.closed {
+		p.collect(c)
+	}
+}
+
+// collect reaps the main process of c if it has ended. p.mu is held.
+func (p *Pool) collect(c *child) {
+	if c.ended {
+		return
+	}
+	flags := 0
+	if !p.probe.exact {
+		flags = unix.WNOWAIT // watchGroups reaps it: see there
+	}
+	st, ended, errno := waitNow(c.pidfd, flags)
+	switch {
+	case errno == syscall.ECHILD && dead(c.pidfd):
+		st = Status{} // somebody else reaped it
+	case !ended:
+		return // a stale hint
+	}
+	c.ended, c.reaped = true, p.probe.exact || errno != 0
+	p.disarm(c.id, c.pidfd)
+	c.exit = Event{Kind: Exited, Token: c.token, PID: c.pid, Status: st}
+	c.exit.At, c.exit.Wall = p.clock.now()
+	if p.probe.exact && p.probe.empty(c.pidfd) {
+		p.exited(c, nil)
+		return
+	}
+	p.examine(c)
+}
+
+// exited reports the exit of c, and that members are left of its group. p.mu is held.
+func (p *Pool) exited(c *child, members []int) {
+	e := c.exit
+	e.GroupEmpty, e.Members = len(members) == 0, members
+	c.exit, c.reported = Event{}, true
+	p.emit(e)
+	if e.GroupEmpty {
+		p.forget(c)
+	}
+}
+
+// memberGone notes the end of a watched process of a group. p.mu is held.
+func (p *Pool) memberGone(id uint64, w watch) {
+	p.disarm(id, w.member.pidfd)
+	unix.Close(w.member.pidfd)
+	delete(w.child.members, id)
+	if len(w.child.members) > 0 {
+		return
+	}
+	if p.probe.exact && p.probe.empty(w.child.pidfd) {
+		p.groupEmpty(w.child)
+		return
+	}
+	p.examine(w.child)
+}
+
+// groupEmpty reports that nothing is left of the group of c. p.mu is held.
+func (p *Pool) groupEmpty(c *child) {
+	p.emit(Event{Kind: GroupEmpty, Token: c.token, PID: c.pid, GroupEmpty: true})
+	p.forget(c)
+}

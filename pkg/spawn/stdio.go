@@ -1,0 +1,111 @@
+package spawn
+
+import (
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// lowFD bounds the descriptors that a child is given. What a child copies of
+// the table of descriptors is all below the highest one that it needs, so that
+// must be low: the lowest free number of a daemon with 10,000 children is not.
+const lowFD = 128
+
+// files are the three files of the child that a spawner is about to start.
+type files struct {
+	devnull int
+	slots   [3]int // descriptors taken early, so with low numbers, for files that get a high one
+	opened  [3]int // to be closed, or -1
+	slotted [3]bool
+}
+
+// newFiles takes the slots.
+func newFiles() (*files, error) {
+	f := &files{devnull: -1, slots: [3]int{-1, -1, -1}, opened: [3]int{-1, -1, -1}}
+	for _, p := range []*int{&f.devnull, &f.slots[0], &f.slots[1], &f.slots[2]} {
+		var err error
+		if *p, err = openAbove2("/dev/null", unix.O_RDWR, 0); err != nil {
+			f.close()
+			return nil, fmt.Errorf("open /dev/null: %w", err)
+		}
+	}
+	return f, nil
+}
+
+// close gives back everything.
+func (f *files) close() {
+	f.release()
+	for _, fd := range append(f.slots[:], f.devnull) {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+}
+
+// open opens the files of s and returns the descriptors, all above 2, that the
+// child is to have as 0, 1 and 2. The caller calls release afterwards in any case.
+func (f *files) open(s *Spec) (fds [3]int, err *StartError) {
+	for i, io := range [3]*Stdio{&s.Stdin, &s.Stdout, &s.Stderr} {
+		switch {
+		case io.Path == "":
+			fds[i] = f.devnull
+		case i == 2 && *io == s.Stdout:
+			fds[i] = fds[1]
+		default:
+			var errno syscall.Errno
+			if fds[i], errno = f.openOne(i, io); errno != 0 {
+				return fds, &StartError{Op: "open", Path: io.Path, Errno: errno}
+			}
+		}
+	}
+	return fds, nil
+}
+
+func (f *files) openOne(i int, io *Stdio) (int, syscall.Errno) {
+	fd, err := openAbove2(io.Path, io.Flags, 0o600)
+	if err != nil {
+		return -1, errnoOf(err)
+	}
+	if fd < lowFD {
+		f.opened[i] = fd
+		return fd, 0
+	}
+	defer unix.Close(fd)
+	if err := unix.Dup3(fd, f.slots[i], unix.O_CLOEXEC); err != nil {
+		return -1, errnoOf(err)
+	}
+	f.slotted[i] = true
+	return f.slots[i], 0
+}
+
+// release closes what open opened.
+func (f *files) release() {
+	for i, fd := range f.opened {
+		if fd >= 0 {
+			unix.Close(fd)
+			f.opened[i] = -1
+		}
+		if f.slotted[i] {
+			// Fails only if one of the two is no descriptor.
+			_ = unix.Dup3(f.devnull, f.slots[i], unix.O_CLOEXEC)
+			f.slotted[i] = false
+		}
+	}
+}
+
+// openAbove2 opens path close-on-exec, with a descriptor above 2: a child
+// moves its files to 0, 1 and 2 one after the other.
+func openAbove2(path string, flags int, perm uint32) (int, error) {
+	for {
+		fd, err := unix.Open(path, flags|unix.O_CLOEXEC|unix.O_NOCTTY, perm)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || fd > 2 {
+			return fd, err
+		}
+		defer unix.Close(fd)
+		return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	}
+}

@@ -1,0 +1,102 @@
+package spawn
+
+import (
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// target is a Spec with its program found.
+type target struct {
+	path string // for execve, after chdir to dir
+	dir  string
+	args []string
+	env  []string
+	// missing is an interpreter that the program needs and that is not there.
+	missing string
+}
+
+// explain names the interpreter where execve(2) says ENOENT of a program that
+// is there.
+func (t *target) explain(err *StartError) *StartError {
+	if err.Op == "exec" && err.Errno == syscall.ENOENT && t.missing != "" {
+		return &StartError{Op: "interpreter", Path: t.missing, Errno: err.Errno}
+	}
+	return err
+}
+
+// defaultPath is where a program is looked for if Env has no PATH.
+const defaultPath = "/usr/local/bin:/usr/bin:/bin"
+
+// lookup finds the program of s in the PATH of the child, as execvp(3) would: the first regular
+// file that may be executed; if there is none, one that may not is EACCES.
+func (sp *spawner) lookup(s *Spec) (path string, err *StartError) {
+	if s.Path == "" {
+		return "", &StartError{Op: "lookup", Errno: syscall.ENOENT}
+	}
+	if strings.IndexByte(s.Path, '/') >= 0 {
+		return s.Path, nil
+	}
+	dirs := defaultPath
+	for _, kv := range s.Env {
+		if v, ok := strings.CutPrefix(kv, "PATH="); ok {
+			dirs = v // the last one counts, as it does for os/exec
+		}
+	}
+	denied := ""
+	for _, dir := range filepath.SplitList(dirs) {
+		if dir == "" {
+			dir = "." // as in every shell
+		}
+		file := dir + "/" + s.Path
+		seen := abs(s.Dir, file)
+		if err := sp.goNear(&seen); err != nil {
+			return "", err
+		}
+		switch executable(seen) {
+		case 0:
+			return file, nil
+		case syscall.EACCES, syscall.EPERM:
+			if denied == "" {
+				denied = file
+			}
+		}
+	}
+	if denied != "" {
+		return "", &StartError{Op: "lookup", Path: denied, Errno: syscall.EACCES}
+	}
+	return "", &StartError{Op: "lookup", Path: s.Path, Errno: syscall.ENOENT}
+}
+
+// executable says whether path is a file that could be executed by us.
+func executable(path string) syscall.Errno {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return errnoOf(err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return syscall.EACCES
+	}
+	if err := unix.Faccessat(unix.AT_FDCWD, path, unix.X_OK, unix.AT_EACCESS); err != nil {
+		return errnoOf(err)
+	}
+	return 0
+}
+
+// errnoOf returns the errno of an error that came from a system call.
+func errnoOf(err error) syscall.Errno {
+	if e, ok := err.(syscall.Errno); ok {
+		return e
+	}
+	return syscall.EIO
+}
+
+// abs returns path as seen from dir.
+func abs(dir, path string) string {
+	if dir == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}

@@ -1,0 +1,156 @@
+package spawn
+
+import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// A child between clone and execve can not be helped: if the program, its
+// interpreter or the directory is on a file system that hangs, so does it. So
+// all of them are touched first, by ordinary system calls, under a deadline.
+
+// interpCache remembers which interpreter a file names. The key changes when
+// the file does.
+type interpCache struct {
+	mu sync.Mutex
+	m  map[interpKey]string
+}
+
+type interpKey struct {
+	dev, ino     uint64
+	mtime, ctime unix.Timespec
+}
+
+// maxInterps bounds the cache; what is in it can be found again.
+const maxInterps = 1024
+
+// maxInterpDepth is how deep Linux follows scripts that name scripts (exec_binprm).
+const maxInterpDepth = 5
+
+// touchFile looks at path, reads its first bytes, and does the same with the
+// interpreter that they name. Errors are left to execve, which says the same.
+// Nothing but a regular file is opened: opening a device can have effects, and
+// opening a FIFO waits.
+//
+// It returns an interpreter that does not exist.
+func (p *Pool) touchFile(path string) (missing string) {
+	for i := range maxInterpDepth {
+		interp, err := p.interps.touch(path)
+		if err == unix.ENOENT && i > 0 {
+			return path
+		}
+		if interp == "" || interp[0] != '/' { // a relative one is the child's business
+			break
+		}
+		path = interp
+	}
+	return ""
+}
+
+// touch returns the interpreter of path, "" if there is none.
+func (c *interpCache) touch(path string) (interp string, err error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return "", err
+	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	// As much as execve(2) reads before it knows what the file is.
+	var head [256]byte
+	n, err := unix.Pread(fd, head[:], 0)
+	if err != nil {
+		return "", err
+	}
+	key := interpKey{dev: uint64(st.Dev), ino: st.Ino, mtime: st.Mtim, ctime: st.Ctim}
+	c.mu.Lock()
+	interp, ok := c.m[key]
+	c.mu.Unlock()
+	if ok {
+		return interp, nil
+	}
+	interp = interpreter(fdReader(fd), head[:n])
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.m == nil || len(c.m) >= maxInterps {
+		c.m = make(map[interpKey]string)
+	}
+	c.m[key] = interp
+	return interp, nil
+}
+
+// interpreter returns the interpreter that a file names: the word after "#!",
+// or the PT_INTERP segment of an ELF file; "" if there is none. head is how the file begins.
+func interpreter(file fdReader, head []byte) string {
+	if rest, ok := bytes.CutPrefix(head, []byte("#!")); ok {
+		line, _, _ := bytes.Cut(rest, []byte("\n"))
+		word := bytes.TrimLeft(line, " \t")
+		if i := bytes.IndexAny(word, " \t\x00"); i >= 0 {
+			word = word[:i]
+		}
+		return string(word)
+	}
+	if !bytes.HasPrefix(head, []byte(elf.ELFMAG)) {
+		return ""
+	}
+	return elfInterp(file, head)
+}
+
+// elfInterp reads PT_INTERP. Only little-endian 64-bit files are looked into;
+// the machines that this runs on execute hardly anything else.
+func elfInterp(file fdReader, head []byte) string {
+	const headerSize, progSize = 64, 56
+	if len(head) < headerSize || head[elf.EI_CLASS] != byte(elf.ELFCLASS64) || head[elf.EI_DATA] != byte(elf.ELFDATA2LSB) {
+		return ""
+	}
+	le := binary.LittleEndian
+	off, size, num := le.Uint64(head[32:]), le.Uint16(head[54:]), le.Uint16(head[56:])
+	if size != progSize || num > 128 || off > 1<<40 {
+		return ""
+	}
+	progs := make([]byte, int(num)*progSize)
+	if !file.readAt(progs, off) {
+		return ""
+	}
+	for ; len(progs) > 0; progs = progs[progSize:] {
+		if elf.ProgType(le.Uint32(progs)) != elf.PT_INTERP {
+			continue
+		}
+		off, size := le.Uint64(progs[8:]), le.Uint64(progs[32:])
+		if off > 1<<40 || size == 0 || size > unix.PathMax {
+			return ""
+		}
+		path := make([]byte, size)
+		if !file.readAt(path, off) {
+			return ""
+		}
+		path, _, _ = bytes.Cut(path, []byte{0})
+		return string(path)
+	}
+	return ""
+}
+
+// fdReader reads a file by its descriptor.
+type fdReader int
+
+// readAt reports whether b could be filled from off.
+func (fd fdReader) readAt(b []byte, off uint64) bool {
+	for len(b) > 0 {
+		n, err := syscall.Pread(int(fd), b, int64(off))
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil || n == 0 {
+			return false
+		}
+		b, off = b[n:], off+uint64(n)
+	}
+	return true
+}
