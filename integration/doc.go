@@ -1,0 +1,6 @@
+// Package integration tests the built binary as its users have it: over its
+// commands, HTTP, signals and files, with real programs. It knows no package of
+// sentryd, so that it breaks when what people rely on breaks, and only then.
+//
+// SENTRYD_BIN names the binary to test; without it the tests build one.
+package integration
