@@ -12,7 +12,7 @@ import (
 // meanwhile is counted too.
 type idleScenario struct{ settle, window time.Duration }
 
-func (s idleScenario) run(ctx context.Context, r *rig, c *contender, _ *scenario) (_ map[string]float64, err error) {
+func (s idleScenario) run(ctx context.Context, r *rig, c *contender) (_ map[string]float64, err error) {
 	in, err := r.launch(c, job{slots: r.children, mode: "stay"})
 	if err != nil {
 		return nil, err

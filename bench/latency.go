@@ -15,7 +15,7 @@ type latencyScenario struct {
 	life           time.Duration
 }
 
-func (l latencyScenario) run(ctx context.Context, r *rig, c *contender, s *scenario) (_ map[string]float64, err error) {
+func (l latencyScenario) run(ctx context.Context, r *rig, c *contender) (_ map[string]float64, err error) {
 	in, err := r.launch(c, job{slots: l.slots, mode: "live", life: l.life, samples: l.samples + 4096})
 	if err != nil {
 		return nil, err
@@ -37,7 +37,5 @@ func (l latencyScenario) run(ctx context.Context, r *rig, c *contender, s *scena
 	for i, d := range samples {
 		us[i] = float64(d) / float64(time.Microsecond)
 	}
-	s.metric("p50").pool(c.name, samples, time.Microsecond)
-	s.metric("p99").pool(c.name, samples, time.Microsecond)
 	return map[string]float64{"p50": quantile(us, 0.5), "p99": quantile(us, 0.99)}, nil
 }

@@ -151,7 +151,7 @@ func play(ctx context.Context, r *rig, s *scenario) (failed int) {
 				continue
 			}
 			began := time.Now()
-			figures, err := s.run(ctx, r, c, s)
+			figures, err := s.run(ctx, r, c)
 			s.took += time.Since(began)
 			if ctx.Err() != nil {
 				return failed

@@ -11,7 +11,7 @@ import (
 
 // many starts the children, kills them all at once, waits until all are back,
 // and stops them.
-func many(ctx context.Context, r *rig, c *contender, _ *scenario) (map[string]float64, error) {
+func many(ctx context.Context, r *rig, c *contender) (map[string]float64, error) {
 	return life(ctx, r, c, r.children, nil)
 }
 
@@ -111,7 +111,7 @@ func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond)
 // hugeScenario is the same with more children, and what they cost.
 type hugeScenario struct{ children int }
 
-func (h hugeScenario) run(ctx context.Context, r *rig, c *contender, _ *scenario) (map[string]float64, error) {
+func (h hugeScenario) run(ctx context.Context, r *rig, c *contender) (map[string]float64, error) {
 	figures, err := life(ctx, r, c, h.children, func(in *instance, figures map[string]float64) error {
 		if err := pause(ctx, 5*time.Second); err != nil {
 			return err

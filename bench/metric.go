@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"time"
 )
 
 // metric is one measured quantity, for every contender, by round.
@@ -17,8 +16,6 @@ type metric struct {
 	plain  bool // comparing it with the C floor would say nothing
 	target *target
 	rounds map[string][]float64 // by contender; NaN where a round failed
-	pooled map[string][]float64 // samples of all rounds, where the quantile wants them all
-	q      float64              // the quantile of pooled
 }
 
 // target is what the issue that asked for this benchmark wants of sentryd.
@@ -43,24 +40,9 @@ func (m *metric) put(contender string, round int, v float64) {
 	m.rounds[contender] = append(vs, v)
 }
 
-// pool adds samples to those of earlier rounds.
-func (m *metric) pool(contender string, samples []time.Duration, unit time.Duration) {
-	if m.pooled == nil {
-		m.pooled = map[string][]float64{}
-	}
-	for _, s := range samples {
-		m.pooled[contender] = append(m.pooled[contender], float64(s)/float64(unit))
-	}
-}
-
-// value is the figure of a contender: the quantile of all samples if there are
-// any, else the median of the rounds. NaN if it was not measured.
-func (m *metric) value(contender string) float64 {
-	if s := m.pooled[contender]; len(s) > 0 {
-		return quantile(s, m.q)
-	}
-	return quantile(m.rounds[contender], 0.5)
-}
+// value is the figure of a contender, the median of the rounds; NaN if it was
+// not measured.
+func (m *metric) value(contender string) float64 { return quantile(m.rounds[contender], 0.5) }
 
 // span is the least and the most of the rounds.
 func (m *metric) span(contender string) (least, most float64) {
@@ -68,14 +50,10 @@ func (m *metric) span(contender string) (least, most float64) {
 }
 
 // ratio compares a contender with the C floor: the median of the ratios of each
-// round, because both were measured within seconds of each other; with pooled
-// samples the ratio of the two quantiles.
+// round, because both were measured within seconds of each other.
 func (m *metric) ratio(contender string) float64 {
 	if m.plain {
 		return math.NaN()
-	}
-	if len(m.pooled[contender]) > 0 {
-		return m.value(contender) / m.value(floorC)
 	}
 	own, floor := m.rounds[contender], m.rounds[floorC]
 	ratios := make([]float64, min(len(own), len(floor)))

@@ -3,7 +3,6 @@ package main
 import (
 	"math"
 	"testing"
-	"time"
 )
 
 func TestQuantile(t *testing.T) {
@@ -53,19 +52,5 @@ func TestRatioIsByRound(t *testing.T) {
 	}
 	if _, met := m.verdict(dinit); met {
 		t.Error("a contender that was never measured meets the target")
-	}
-}
-
-func TestPooledQuantile(t *testing.T) {
-	m := &metric{q: 0.99, target: atMostRatio(2)}
-	for i := range 100 {
-		m.pool(floorC, []time.Duration{time.Duration(i+1) * time.Millisecond}, time.Millisecond)
-		m.pool(sentrydMain, []time.Duration{2 * time.Duration(i+1) * time.Millisecond}, time.Millisecond)
-	}
-	if got := m.value(sentrydMain); got != 198 {
-		t.Errorf("value = %v, want 198", got)
-	}
-	if _, met := m.verdict(sentrydMain); !met {
-		t.Errorf("ratio %v does not meet 2", m.ratio(sentrydMain))
 	}
 }

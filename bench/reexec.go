@@ -17,7 +17,7 @@ import (
 // the longest time without an answer around a SIGHUP.
 type reexecScenario struct{ times int }
 
-func (s reexecScenario) run(ctx context.Context, r *rig, c *contender, _ *scenario) (_ map[string]float64, err error) {
+func (s reexecScenario) run(ctx context.Context, r *rig, c *contender) (_ map[string]float64, err error) {
 	in, err := r.launch(c, job{slots: r.children, mode: "stay"})
 	if err != nil {
 		return nil, err

@@ -44,8 +44,8 @@ func (r *report) printHead() {
 	for _, n := range r.rig.notes {
 		fmt.Printf("  note: %s\n", n)
 	}
-	fmt.Print("\nFigures are medians of the rounds with least–most, or quantiles of all samples; ratios\n" +
-		"are to the C floor of the same round. Targets are sentryd's, with the connector on.\n\n")
+	fmt.Print("\nFigures are medians of the rounds, with least–most; ratios are medians of the ratios to\n" +
+		"the C floor of the same round. Targets are sentryd's, with the connector on.\n\n")
 }
 
 // add prints a scenario that has been played.
@@ -119,7 +119,6 @@ func (r *report) writeJSON(path string) error {
 		Value                             float64
 		Ratio                             *float64  `json:",omitempty"`
 		Rounds                            []float64 // of the rounds that worked
-		Samples                           int       `json:",omitempty"`
 		Target                            string    `json:",omitempty"`
 		Met                               *bool     `json:",omitempty"`
 	}
@@ -147,7 +146,7 @@ func (r *report) writeJSON(path string) error {
 				if math.IsNaN(v) {
 					continue
 				}
-				f := figure{Scenario: s.name, Metric: m.name, Contender: c.name, Unit: m.unit, Value: v, Samples: len(m.pooled[c.name])}
+				f := figure{Scenario: s.name, Metric: m.name, Contender: c.name, Unit: m.unit, Value: v}
 				for _, x := range m.rounds[c.name] {
 					if !math.IsNaN(x) {
 						f.Rounds = append(f.Rounds, x)

@@ -12,7 +12,7 @@ import (
 // command to its end.
 type statusScenario struct{ times int }
 
-func (s statusScenario) run(ctx context.Context, r *rig, c *contender, _ *scenario) (_ map[string]float64, err error) {
+func (s statusScenario) run(ctx context.Context, r *rig, c *contender) (_ map[string]float64, err error) {
 	in, err := r.launch(c, job{slots: r.children, mode: "stay"})
 	if err != nil {
 		return nil, err

@@ -12,7 +12,7 @@ type stormScenario struct {
 	warm, window time.Duration
 }
 
-func (s stormScenario) run(ctx context.Context, r *rig, c *contender, _ *scenario) (_ map[string]float64, err error) {
+func (s stormScenario) run(ctx context.Context, r *rig, c *contender) (_ map[string]float64, err error) {
 	in, err := r.launch(c, job{slots: s.slots, mode: "storm"})
 	if err != nil {
 		return nil, err
