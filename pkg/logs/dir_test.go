@@ -1,0 +1,175 @@
+package logs
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestWrongThings: what is not a FIFO of our own is refused, named, and left
+// as it was.
+func TestWrongThings(t *testing.T) {
+	h := newHarness(t, Options{})
+	target := filepath.Join(t.TempDir(), "target")
+	if err := unix.Mkfifo(target, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[string]func(path string) error{
+		"symbolic link": func(p string) error { return os.Symlink(target, p) },
+		"regular file":  func(p string) error { return os.WriteFile(p, []byte("kept"), 0o600) },
+		"directory":     func(p string) error { return os.Mkdir(p, 0o700) },
+		"socket": func(p string) error {
+			l, err := net.ListenUnix("unix", &net.UnixAddr{Name: p, Net: "unix"})
+			if err == nil {
+				l.SetUnlinkOnClose(false)
+				l.Close()
+			}
+			return err
+		},
+	}
+	for kind, make := range kinds {
+		k := Key{Entry: strings.ReplaceAll(kind, " ", "-")}
+		if err := make(h.Path(k)); err != nil {
+			t.Fatal(err)
+		}
+		before, err := os.Lstat(h.Path(k))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = h.Add(k)
+		if err == nil || !strings.Contains(err.Error(), kind) || !strings.Contains(err.Error(), h.Path(k)) {
+			t.Errorf("%s: %v", kind, err)
+		}
+		h.Remove(k)
+		after, err := os.Lstat(h.Path(k))
+		if err != nil || !os.SameFile(before, after) || before.Mode() != after.Mode() {
+			t.Errorf("%s was changed: %v %v", kind, after, err)
+		}
+	}
+}
+
+func TestForeignFIFO(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: makes a FIFO of another user")
+	}
+	h := newHarness(t, Options{})
+	k := Key{Entry: "e"}
+	if err := unix.Mkfifo(h.Path(k), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(h.Path(k), 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Add(k); err == nil || !strings.Contains(err.Error(), "65534") {
+		t.Error(err)
+	}
+}
+
+func TestDirectory(t *testing.T) {
+	base := t.TempDir()
+	open := filepath.Join(base, "open")
+	if err := os.Mkdir(open, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(open, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(base, "link")
+	if err := os.Symlink(t.TempDir(), link); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{open, link, filepath.Join(base, "no", "parent")} {
+		if o, err := New(Options{Dir: dir, Out: os.Stderr}); err == nil {
+			t.Errorf("%s accepted", dir)
+			o.Close(0)
+		}
+	}
+}
+
+func TestBadKeys(t *testing.T) {
+	h := newHarness(t, Options{})
+	for _, k := range []Key{
+		{}, {Entry: "../e"}, {Entry: "a/b"}, {Entry: ".."}, {Entry: "a:0"}, {Entry: "a\x00"},
+		{Entry: "a", Slot: -1}, {Entry: "a", Stream: 9},
+	} {
+		if err := h.Add(k); err == nil {
+			t.Errorf("%+v accepted", k)
+		}
+	}
+}
+
+// TestMode: nobody else can read or write the lines, whatever the umask and
+// whatever somebody did to the file.
+func TestMode(t *testing.T) {
+	h := newHarness(t, Options{})
+	k := Key{Entry: "e"}
+	if err := unix.Mkfifo(h.Path(k), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(h.Path(k), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Add(k); err != nil {
+		t.Fatal(err)
+	}
+	st, err := os.Lstat(h.Path(k))
+	if err != nil || st.Mode() != os.ModeNamedPipe|0o600 {
+		t.Errorf("%v %v", st.Mode(), err)
+	}
+}
+
+// TestDaemonDied: what was written while no daemon read is found by the next,
+// and the child gets no error.
+func TestDaemonDied(t *testing.T) {
+	h := newHarness(t, Options{})
+	k := Key{Entry: "e"}
+	f := h.add(k)
+	if err := h.Close(time.Second); err != nil {
+		t.Fatal(err)
+	}
+	write(t, f, "meanwhile\n")
+	next, err := New(Options{Dir: h.dir, Out: h.errs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := next.Add(k); err != nil {
+		t.Fatal(err)
+	}
+	next.Label(k, 42, 7)
+	next.Remove(k)
+	if err := next.Close(time.Second); err != nil {
+		t.Fatal(err)
+	}
+	got, _ := os.ReadFile(h.errs.Name())
+	if !strings.HasSuffix(string(got), "meanwhile\n") {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestFileVanished: when somebody removes the FIFO, Add makes it anew, and a
+// child that has the old one goes on being heard.
+func TestFileVanished(t *testing.T) {
+	h := newHarness(t, Options{})
+	k := Key{Entry: "e"}
+	old := h.add(k)
+	if err := os.Remove(h.Path(k)); err != nil {
+		t.Fatal(err)
+	}
+	f := h.add(k)
+	write(t, f, "new\n")
+	h.wantTexts("e               new")
+	write(t, old, "old\n")
+	h.wantTexts("e               old")
+	before := openFDs(t)
+	h.Remove(k)
+	h.Print(Record{Text: "removed"})
+	h.wantTexts("removed")
+	if n := openFDs(t); n != before-2 {
+		t.Errorf("%d descriptors, %d before", n, before)
+	}
+}
