@@ -68,7 +68,8 @@ bench: build ## compare with a bare loop in C and with the peers that are instal
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (20s)
 	@for pkg in $$(go list ./...); do \
-	  for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	  list=$$(go test -list '^Fuzz' $$pkg); \
+	  for target in $$(grep '^Fuzz' <<<"$$list" || true); do \
 	    echo "== $${pkg#*sentryd/sentryd/} $$target"; \
 	    go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -parallel 2 $$pkg; \
 	  done; \
