@@ -88,13 +88,12 @@ func (in *instance) stop(ctx context.Context) (time.Duration, error) {
 	if err := in.signal(unix.SIGTERM); err != nil {
 		return 0, err
 	}
+	left := children
 	err = await(ctx, time.Minute, "end of all children", func() (bool, error) {
-		for _, c := range children {
-			if !c.ended() {
-				return false, nil
-			}
+		for len(left) > 0 && left[0].ended() {
+			left = left[1:]
 		}
-		return true, nil
+		return len(left) == 0, nil
 	})
 	if err != nil {
 		return 0, err
