@@ -1,0 +1,180 @@
+package state
+
+import "time"
+
+// Daemon is everything that a daemon hands to the image that goes on after it.
+// These types are the saved form and nothing else: they change only by adding
+// fields, so that an older and a newer program can read each other's state.
+// Instants are nanoseconds of CLOCK_MONOTONIC, which is the same for all
+// processes of a boot; Wall times are nanoseconds since the epoch.
+type Daemon struct {
+	Name         string   `json:"name"`
+	Binary       string   `json:"binary"` // path to execve, as recorded at the first start
+	Args         []string `json:"args"`
+	Config       string   `json:"config"`
+	StartedWall  int64    `json:"started_wall"`
+	ReexecedWall int64    `json:"reexeced_wall,omitempty"` // 0 before the first
+	Reexecs      uint64   `json:"reexecs"`
+	Version      uint64   `json:"version"` // of the published state
+
+	// Applied is the configuration that the machine works by; Checked is the
+	// one to go on with.
+	Applied []Source `json:"applied"`
+	Checked []Source `json:"checked"`
+
+	Machine  Machine  `json:"machine"`
+	Counters Counters `json:"counters"`
+	// Output is what pkg/logs has not yet printed, in its own form.
+	Output []byte `json:"output,omitempty"`
+	Reload Reload `json:"reload"`
+}
+
+// Source is a configuration file as it was read.
+type Source struct {
+	Path string `json:"path"`
+	Data []byte `json:"data"`
+}
+
+// Reload is the outcome of the last reload.
+type Reload struct {
+	Wall        int64  `json:"wall"`
+	OK          bool   `json:"ok"`
+	Error       string `json:"error,omitempty"`
+	SuccessWall int64  `json:"success_wall"`
+}
+
+// Counters are the daemon's own.
+type Counters struct {
+	Reexecs         map[string]uint64 `json:"reexecs,omitempty"`
+	Failures        map[string]uint64 `json:"failures,omitempty"`
+	ProcEvents      map[string]uint64 `json:"proc_events,omitempty"`
+	ProcLost        uint64            `json:"proc_lost,omitempty"`
+	ProcResyncs     uint64            `json:"proc_resyncs,omitempty"`
+	DetectionCounts []uint64          `json:"detection_counts,omitempty"`
+	DetectionSum    float64           `json:"detection_sum,omitempty"`
+}
+
+// Machine is the supervisor's state machine.
+type Machine struct {
+	Stopping bool    `json:"stopping,omitempty"`
+	Done     bool    `json:"done,omitempty"`
+	Ignored  uint64  `json:"ignored,omitempty"`
+	Entries  []Entry `json:"entries"`
+}
+
+// Entry is the state of an entry; its configuration is in the sources.
+type Entry struct {
+	Name    string         `json:"name"`
+	Spec    Spec           `json:"spec"`
+	Count   int            `json:"count"` // slots wanted
+	CountBy string         `json:"count_by,omitempty"`
+	Held    bool           `json:"held,omitempty"`
+	Removed bool           `json:"removed,omitempty"`
+	Retired map[int]uint64 `json:"retired,omitempty"` // last incarnations of slots that have gone
+	Roll    Roll           `json:"roll"`
+	Totals  Totals         `json:"totals"`
+	Slots   []Slot         `json:"slots"`
+}
+
+// Spec is what the machine goes by for an entry.
+type Spec struct {
+	Count            int   `json:"count"` // as configured
+	Autostart        bool  `json:"autostart"`
+	DelayNS          int64 `json:"delay_ns"`
+	MinUptimeNS      int64 `json:"min_uptime_ns"`
+	Restart          uint8 `json:"restart"`
+	SuccessExitCodes []int `json:"success_exit_codes"`
+	StopSignal       int   `json:"stop_signal"`
+	StopTimeoutNS    int64 `json:"stop_timeout_ns"`
+	StopMode         uint8 `json:"stop_mode"`
+}
+
+// Roll is a rolling restart.
+type Roll struct {
+	Gen    uint64 `json:"gen,omitempty"`
+	Next   int    `json:"next,omitempty"`
+	Batch  int    `json:"batch,omitempty"`
+	By     string `json:"by,omitempty"`
+	Active bool   `json:"active,omitempty"`
+}
+
+// Totals are an entry's counters.
+type Totals struct {
+	Starts        uint64            `json:"starts"`
+	Exits         uint64            `json:"exits"`
+	ByStatus      []StatusTotal     `json:"by_status,omitempty"`
+	StartFailures map[string]uint64 `json:"start_failures,omitempty"`
+	Uptime        Histogram         `json:"uptime"`
+	Latency       Histogram         `json:"latency"`
+	UserNS        int64             `json:"user_ns"`
+	SysNS         int64             `json:"sys_ns"`
+}
+
+// StatusTotal counts the exits that ended in one way.
+type StatusTotal struct {
+	Reason string `json:"reason"`
+	Number int    `json:"number"`
+	N      uint64 `json:"n"`
+}
+
+// Histogram is counts by bucket.
+type Histogram struct {
+	Counts []uint64 `json:"counts,omitempty"`
+	SumNS  int64    `json:"sum_ns"`
+}
+
+// Slot is the state of a slot.
+type Slot struct {
+	Slot        int    `json:"slot"`
+	Incarnation uint64 `json:"incarnation"`
+	State       string `json:"state"`
+	Held        bool   `json:"held,omitempty"`
+	Pending     bool   `json:"pending,omitempty"`
+	Live        bool   `json:"live,omitempty"`
+	Tree        bool   `json:"tree,omitempty"`
+	PID         int    `json:"pid,omitempty"`
+	Restart     bool   `json:"restart,omitempty"`
+	RestartBy   string `json:"restart_by,omitempty"`
+	StopBy      string `json:"stop_by,omitempty"`
+	Outcome     string `json:"outcome,omitempty"`
+	Kills       int    `json:"kills,omitempty"`
+	Deadline    *int64 `json:"deadline,omitempty"`
+	Due         *int64 `json:"due,omitempty"`
+	StartedAt   int64  `json:"started_at,omitempty"`
+	StartedWall int64  `json:"started_wall,omitempty"`
+	ExitedAt    int64  `json:"exited_at,omitempty"`
+	StartFails  int    `json:"start_fails,omitempty"`
+	Error       string `json:"error,omitempty"`
+	Members     []int  `json:"members,omitempty"`
+	Rolling     bool   `json:"rolling,omitempty"`
+	Gen         uint64 `json:"gen,omitempty"`
+	Last        *Exit  `json:"last,omitempty"`
+}
+
+// Exit is the record of an incarnation that ended or could not start.
+type Exit struct {
+	At          int64  `json:"at"`
+	Wall        int64  `json:"wall"`
+	PID         int    `json:"pid,omitempty"`
+	Incarnation uint64 `json:"incarnation"`
+	Reason      string `json:"reason"`
+	Code        int    `json:"code,omitempty"`
+	Signal      int    `json:"signal,omitempty"`
+	Core        bool   `json:"core,omitempty"`
+	Initiator   string `json:"initiator,omitempty"`
+	Error       string `json:"error,omitempty"`
+	UptimeNS    int64  `json:"uptime_ns,omitempty"`
+	UsageSet    bool   `json:"usage_set,omitempty"`
+	UserNS      int64  `json:"user_ns,omitempty"`
+	SysNS       int64  `json:"sys_ns,omitempty"`
+	MaxRSS      int64  `json:"max_rss,omitempty"`
+}
+
+// Time returns a Wall time, or nil for 0.
+func Time(wall int64) *time.Time {
+	if wall == 0 {
+		return nil
+	}
+	t := time.Unix(0, wall)
+	return &t
+}

@@ -1,0 +1,233 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/sentryd/sentryd/pkg/logs"
+	"github.com/sentryd/sentryd/pkg/spawn"
+	"github.com/sentryd/sentryd/pkg/supervisor/fsm"
+	"github.com/sentryd/sentryd/pkg/view"
+)
+
+// Processes is what the supervisor needs of pkg/spawn.
+type Processes interface {
+	Ready() <-chan struct{}
+	Events(dst []spawn.Event) []spawn.Event
+	Start(spawn.Token, *spawn.Spec)
+	Signal(t spawn.Token, signal int) error
+	SignalGroup(t spawn.Token, signal int) error
+	Release(spawn.Token)
+	Look(spawn.Token)
+	Adopt(t spawn.Token, pid, pidfd int) error
+	Pause() []spawn.Token
+	Resume()
+	Children() []spawn.Child
+}
+
+// Output is what the supervisor needs of pkg/logs.
+type Output interface {
+	Add(logs.Key) error
+	Path(logs.Key) string
+	Remove(logs.Key)
+	Hold(logs.Key)
+	Begin(logs.Record)
+	End(logs.Record)
+	Forget(entry string)
+	Pause() (*logs.Handover, error)
+	Resume()
+}
+
+// carryOut does what the machine decided. It returns the refusal, if the step's
+// command was refused.
+func (s *Supervisor) carryOut(actions []fsm.Action) (refusal *view.Error) {
+	for _, a := range actions {
+		switch a := a.(type) {
+		case fsm.Spawn:
+			s.spawn(a.ID)
+		case fsm.Send:
+			s.send(a)
+		case fsm.Release:
+			if t, ok := s.tokens[a.ID]; ok {
+				s.Processes.Release(t)
+				s.forget(t)
+			}
+		case fsm.Started:
+			s.Output.Begin(s.record(a.ID, a.PID, a.Wall, "Started at %d.", "started"))
+		case fsm.Ended:
+			s.printEnd(a)
+		case fsm.SlotGone:
+			s.Output.Remove(logs.Key{Entry: a.Entry, Slot: a.Slot})
+		case fsm.Refused:
+			refusal = &view.Error{Kind: refusalKinds[a.Kind], Message: a.Message}
+		case fsm.Done:
+			s.end(Finished)
+		}
+	}
+	return refusal
+}
+
+var refusalKinds = map[fsm.RefusalKind]view.ErrorKind{
+	fsm.NotFound: view.NotFound, fsm.Invalid: view.Invalid,
+	fsm.Conflict: view.Conflict, fsm.Unavailable: view.Unavailable,
+}
+
+func (s *Supervisor) end(o Outcome) {
+	if s.outcome == nil {
+		s.outcome = &o
+	}
+}
+
+// spawn asks pkg/spawn for an incarnation. What keeps it from being asked for
+// comes back as an event, like any start that failed.
+func (s *Supervisor) spawn(id fsm.ID) {
+	if s.paused {
+		return // Pending tells the image that goes on to ask for it
+	}
+	key := logs.Key{Entry: id.Entry, Slot: id.Slot}
+	spec, err := s.spec(id, key)
+	if err != nil {
+		s.local = append(s.local, s.failed(id, s.Clock.Now(), s.Clock.Wall().UnixNano(), err))
+		return
+	}
+	s.lastToken++
+	c := &child{id: id, token: s.lastToken}
+	s.children[c.token] = c
+	s.tokens[id] = c.token
+	s.Output.Hold(key)
+	s.Processes.Start(c.token, spec)
+}
+
+func (s *Supervisor) spec(id fsm.ID, key logs.Key) (*spawn.Spec, error) {
+	if err := s.Output.Add(key); err != nil {
+		return nil, err
+	}
+	l := s.launchers[id.Entry]
+	if l == nil {
+		return nil, fmt.Errorf("no configuration for entry %s", id.Entry)
+	}
+	out := spawn.Stdio{Path: s.Output.Path(key), Flags: syscall.O_RDWR}
+	return l.spec(id, out)
+}
+
+func (s *Supervisor) send(a fsm.Send) {
+	t, ok := s.tokens[a.ID]
+	if !ok {
+		return
+	}
+	send := s.Processes.SignalGroup
+	if a.Scope == fsm.ScopeMain {
+		send = s.Processes.Signal
+	}
+	err := send(t, a.Signal)
+	if err != nil && !errors.Is(err, syscall.ESRCH) {
+		s.counts.failure("signal")
+		s.Log.Warn("could not send a signal", "entry", a.ID.Entry, "slot", a.ID.Slot, "incarnation", a.ID.Incarnation,
+			"signal", signalName(a.Signal), "to", a.Scope.String(), "error", err)
+	}
+}
+
+// translate turns news from pkg/spawn into an event of the machine. News of a
+// token that is not known any more is none.
+func (s *Supervisor) translate(e *spawn.Event) fsm.Event {
+	c := s.children[e.Token]
+	if c == nil {
+		return nil
+	}
+	switch e.Kind {
+	case spawn.Started:
+		c.pid, c.startedAt = e.PID, e.At
+		s.watch(c)
+		return fsm.Spawned{ID: c.id, PID: e.PID, At: e.At, Wall: e.Wall}
+	case spawn.StartFailed:
+		s.forget(c.token)
+		return s.failed(c.id, e.At, e.Wall, e.Err)
+	case spawn.Exited:
+		s.testify(c, s.Clock.Now())
+		if e.GroupEmpty {
+			s.forget(c.token)
+		}
+		return fsm.Exited{
+			ID: c.id, At: e.At, Wall: e.Wall, Status: status(e.Status),
+			TreeEmpty: e.GroupEmpty, Members: e.Members,
+		}
+	case spawn.GroupEmpty:
+		s.forget(c.token)
+		return fsm.TreeEmpty{ID: c.id, At: e.At}
+	}
+	return nil
+}
+
+func (s *Supervisor) failed(id fsm.ID, at fsm.Instant, wall int64, err error) fsm.Event {
+	ev := fsm.SpawnFailed{ID: id, At: at, Wall: wall, Errno: "other", Message: err.Error()}
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		ev.Errno = errnoName(errno)
+	}
+	return ev
+}
+
+func (s *Supervisor) forget(t spawn.Token) {
+	c := s.children[t]
+	if c == nil {
+		return
+	}
+	delete(s.children, t)
+	delete(s.tokens, c.id)
+}
+
+func status(st spawn.Status) fsm.Status {
+	out := fsm.Status{UsageSet: st.Known, User: st.UserTime, Sys: st.SystemTime, MaxRSS: st.MaxRSS}
+	switch {
+	case !st.Known:
+		out.Reason = fsm.ReasonUnknown
+	case st.Signal != 0:
+		out.Reason, out.Signal, out.Core = fsm.ReasonSignaled, st.Signal, st.Core
+	default:
+		out.Reason, out.Code = fsm.ReasonExited, st.Code
+	}
+	return out
+}
+
+// record is a line about an incarnation; text has a %d for the time in seconds.
+func (s *Supervisor) record(id fsm.ID, pid int, wall int64, text, msg string, attrs ...slog.Attr) logs.Record {
+	at := time.Unix(0, wall)
+	return logs.Record{
+		Key: logs.Key{Entry: id.Entry, Slot: id.Slot}, PID: pid, Incarnation: id.Incarnation, Time: at,
+		Text: fmt.Sprintf(text, at.Unix()), Level: slog.LevelInfo, Msg: msg, Attrs: attrs,
+	}
+}
+
+func (s *Supervisor) printEnd(a fsm.Ended) {
+	x := a.Exit
+	var how string
+	var attrs []slog.Attr
+	switch x.Reason {
+	case fsm.ReasonStartFailed:
+		r := s.record(a.ID, 0, x.Wall, "Failed to start at %d: ", "failed to start", slog.String("error", x.Error))
+		r.Text += x.Error + "."
+		r.Level = slog.LevelError
+		s.Output.End(r)
+		return
+	case fsm.ReasonExited:
+		how = "ExitSuccess"
+		if x.Code != 0 {
+			how = "ExitFailure " + strconv.Itoa(x.Code)
+		}
+		attrs = append(attrs, slog.Int("code", x.Code))
+	case fsm.ReasonSignaled:
+		how = "signal " + signalName(x.Signal)
+		attrs = append(attrs, slog.String("signal", signalName(x.Signal)), slog.Bool("core", x.Core))
+	default:
+		how = "unknown status"
+	}
+	attrs = append(attrs, slog.String("reason", x.Reason.String()), slog.String("initiator", x.Initiator.String()),
+		slog.Duration("uptime", x.Uptime))
+	r := s.record(a.ID, x.PID, x.Wall, "Exited at %d with ", "exited", attrs...)
+	r.Text += how + "."
+	s.Output.End(r)
+}

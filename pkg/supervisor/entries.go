@@ -1,0 +1,81 @@
+package supervisor
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sentryd/sentryd/pkg/config"
+	"github.com/sentryd/sentryd/pkg/spawn"
+	"github.com/sentryd/sentryd/pkg/supervisor/fsm"
+)
+
+// This file is where an entry of the configuration becomes one of the machine
+// and something to start, so that neither knows the other.
+
+var restartPolicies = map[string]fsm.RestartPolicy{
+	config.RestartAlways: fsm.RestartAlways, config.RestartOnFailure: fsm.RestartOnFailure, config.RestartNever: fsm.RestartNever,
+}
+
+// machineEntries is the configuration as the machine goes by it. Without
+// containment there is nothing that holds a whole tree together, and the mode
+// `tree` acts as `group`; the published state says so.
+func machineEntries(c *config.Config) []fsm.Entry {
+	entries := make([]fsm.Entry, 0, len(c.Entries))
+	for _, e := range c.Entries {
+		m := fsm.Entry{
+			Name: e.Name, Count: e.Count, Autostart: e.Autostart, Delay: e.Delay, MinUptime: e.MinUptime,
+			Restart: restartPolicies[e.Restart], SuccessExitCodes: e.SuccessExitCodes,
+			StopSignal: int(e.Stop.Signal), StopTimeout: e.Stop.Timeout, StopMode: fsm.StopGroup,
+		}
+		if e.Stop.Mode == config.StopProcess {
+			m.StopMode = fsm.StopProcess
+		}
+		entries = append(entries, m)
+	}
+	return entries
+}
+
+// launcher makes what pkg/spawn starts an entry's incarnations with.
+type launcher struct {
+	command  []string // as configured, for people
+	delay    time.Duration
+	template *config.Template
+}
+
+// prepare makes the launchers of a configuration. Those of entries that are
+// being removed stay, to say what they were.
+func (s *Supervisor) prepare(c *config.Config) {
+	for _, e := range c.Entries {
+		s.launchers[e.Name] = &launcher{command: e.Command, delay: e.Delay, template: e.Template(s.Identity.Name, s.Environ)}
+	}
+}
+
+// describe returns an entry's command and delay.
+func (s *Supervisor) describe(entry string) ([]string, time.Duration) {
+	if l := s.launchers[entry]; l != nil {
+		return l.command, l.delay
+	}
+	return []string{}, 0
+}
+
+func (l *launcher) spec(id fsm.ID, out spawn.Stdio) (*spawn.Spec, error) {
+	start, err := l.template.Start(id.Slot, id.Incarnation)
+	if err != nil {
+		return nil, err
+	}
+	return &spawn.Spec{
+		Path: start.Program, Args: start.Argv, Env: start.Env, Dir: start.Directory,
+		Stdout: out, Stderr: out,
+	}, nil
+}
+
+func signalName(n int) string { return config.Signal(n).String() }
+
+// errnoName is the symbol, such as ENOENT.
+func errnoName(errno unix.Errno) string {
+	if name := unix.ErrnoName(errno); name != "" {
+		return name
+	}
+	return "other"
+}

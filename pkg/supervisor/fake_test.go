@@ -1,0 +1,283 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sentryd/sentryd/pkg/config"
+	"github.com/sentryd/sentryd/pkg/logs"
+	"github.com/sentryd/sentryd/pkg/spawn"
+	"github.com/sentryd/sentryd/pkg/state"
+	"github.com/sentryd/sentryd/pkg/view"
+)
+
+// edge is a fake of everything that the owner loop acts on. Processes live
+// until a test or a signal ends them.
+type edge struct {
+	t     *testing.T
+	begin time.Time
+
+	mu       sync.Mutex
+	ready    chan struct{}
+	queue    []spawn.Event
+	procs    map[spawn.Token]*process
+	nextPID  int
+	paused   bool
+	deferred []spawn.Token
+	fail     map[string]error // program → why it cannot start
+	stubborn bool             // processes ignore all but SIGKILL
+	printed  []string
+	released int
+
+	preflight error
+	execErr   error
+	saved     *state.Daemon
+	files     []state.File
+	suspended int
+	resumed   int
+}
+
+type process struct {
+	token spawn.Token
+	pid   int
+	spec  *spawn.Spec
+	got   []int
+}
+
+func newEdge(t *testing.T) *edge {
+	return &edge{
+		t: t, begin: time.Now(), ready: make(chan struct{}, 1), procs: make(map[spawn.Token]*process),
+		nextPID: 1000, fail: make(map[string]error), execErr: errors.New("exec format error"),
+	}
+}
+
+func (e *edge) now() time.Duration { return time.Since(e.begin) + time.Hour }
+
+func (e *edge) emit(ev spawn.Event) {
+	ev.At, ev.Wall = e.now(), time.Now().UnixNano()
+	e.queue = append(e.queue, ev)
+	select {
+	case e.ready <- struct{}{}:
+	default:
+	}
+}
+
+func (e *edge) Ready() <-chan struct{} { return e.ready }
+
+func (e *edge) Events(dst []spawn.Event) []spawn.Event {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	dst = append(dst, e.queue...)
+	e.queue = nil
+	return dst
+}
+
+func (e *edge) Start(t spawn.Token, s *spawn.Spec) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.paused {
+		e.t.Error("a start while spawning is paused")
+	}
+	if err := e.fail[s.Path]; err != nil {
+		e.emit(spawn.Event{Kind: spawn.StartFailed, Token: t, Err: &spawn.StartError{Op: "exec", Path: s.Path, Errno: err.(syscall.Errno)}})
+		return
+	}
+	e.nextPID++
+	e.procs[t] = &process{token: t, pid: e.nextPID, spec: s}
+	e.emit(spawn.Event{Kind: spawn.Started, Token: t, PID: e.nextPID})
+}
+
+func (e *edge) exit(p *process, st spawn.Status) {
+	delete(e.procs, p.token)
+	e.emit(spawn.Event{Kind: spawn.Exited, Token: p.token, PID: p.pid, Status: st, GroupEmpty: true})
+}
+
+func (e *edge) Signal(t spawn.Token, sig int) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := e.procs[t]
+	if p == nil {
+		return syscall.ESRCH
+	}
+	p.got = append(p.got, sig)
+	if sig == int(syscall.SIGKILL) || sig == int(syscall.SIGTERM) && !e.stubborn {
+		e.exit(p, spawn.Status{Known: true, Signal: sig})
+	}
+	return nil
+}
+
+func (e *edge) SignalGroup(t spawn.Token, sig int) error { return e.Signal(t, sig) }
+func (e *edge) Release(spawn.Token)                      { e.released++ }
+func (e *edge) Look(spawn.Token)                         {}
+
+func (e *edge) Adopt(t spawn.Token, pid, pidfd int) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, p := range e.procs {
+		if p.pid == pid && pidfd == pid {
+			delete(e.procs, p.token)
+			p.token = t
+			e.procs[t] = p
+			return nil
+		}
+	}
+	return fmt.Errorf("no process %d", pid)
+}
+
+func (e *edge) Pause() []spawn.Token { e.paused = true; return nil }
+func (e *edge) Resume()              { e.paused = false }
+
+func (e *edge) Children() (out []spawn.Child) {
+	for t, p := range e.procs {
+		out = append(out, spawn.Child{Token: t, PID: p.pid, PidFD: p.pid})
+	}
+	return out
+}
+
+// byPath returns the live processes of a program, oldest first.
+func (e *edge) byPath(path string) []*process {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var out []*process
+	for _, p := range e.procs {
+		if p.spec.Path == path {
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, func(a, b *process) int { return a.pid - b.pid })
+	return out
+}
+
+// end lets a process end with a code.
+func (e *edge) end(p *process, code int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.exit(p, spawn.Status{Known: true, Code: code})
+}
+
+// output is the fake of pkg/logs: it keeps the lines.
+type output struct{ *edge }
+
+func (o output) print(r logs.Record) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	text, _, _ := strings.Cut(r.Text, " at ")
+	if _, how, ok := strings.Cut(r.Text, " with "); ok {
+		text += " with " + how
+	}
+	o.printed = append(o.printed, fmt.Sprintf("%v %s.%d %s", (o.now()-time.Hour).Round(time.Millisecond), r.Key, r.PID, text))
+}
+
+func (o output) Add(logs.Key) error             { return nil }
+func (o output) Path(k logs.Key) string         { return k.String() }
+func (o output) Remove(logs.Key)                {}
+func (o output) Hold(logs.Key)                  {}
+func (o output) Begin(r logs.Record)            { o.print(r) }
+func (o output) End(r logs.Record)              { o.print(r) }
+func (o output) Forget(string)                  {}
+func (o output) Pause() (*logs.Handover, error) { return &logs.Handover{}, nil }
+func (o output) Resume()                        {}
+
+// sockets is the fake of whoever serves.
+type sockets struct{ *edge }
+
+func (s sockets) Prepare(*config.Config) error { return nil }
+func (s sockets) Abandon()                     {}
+func (s sockets) Suspend() ([]Socket, error)   { s.suspended++; return []Socket{{"listener:x", 99}}, nil }
+func (s sockets) Resume()                      { s.resumed++ }
+func (s sockets) Listeners() []view.Listener   { return []view.Listener{} }
+
+// image is the fake of pkg/state.
+type image struct{ *edge }
+
+func (i image) Binary() string { return "/usr/bin/sentryd" }
+func (i image) Preflight(_ context.Context, d *state.Daemon) error {
+	if err := CheckState(d); err != nil {
+		return err
+	}
+	return i.preflight
+}
+func (i image) Exec(d *state.Daemon, files []state.File) error {
+	i.saved, i.files = d, files
+	return i.execErr
+}
+
+// bed is a supervisor in a test bed.
+type bed struct {
+	*edge
+	s    *Supervisor
+	path string
+	done chan Outcome
+}
+
+func (e *edge) options(path string) Options {
+	load := func() (*config.Config, error) { return config.Load(path, config.Options{RequireOwner: -1}) }
+	cfg, err := load()
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return Options{
+		Identity: Identity{Name: cfg.Name, PID: 1, Version: "test", StartedAt: time.Now(), Config: cfg.Path},
+		Config:   cfg, Load: load, Processes: e, Output: output{e}, Witness: NewWitness(nil, nil, "none in a test"),
+		Serving: sockets{e}, Handover: image{e}, Log: slog.New(slog.DiscardHandler),
+		Clock: Clock{Now: e.now, Wall: time.Now},
+	}
+}
+
+// inBubble runs a supervisor of that configuration in a bubble of fake time.
+func inBubble(t *testing.T, yaml string, test func(t *testing.T, b *bed)) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "test.yaml")
+	synctest.Test(t, func(t *testing.T) {
+		b := &bed{edge: newEdge(t), path: path}
+		b.write(yaml)
+		b.s = New(b.options(path))
+		b.run()
+		test(t, b)
+		b.s.Shutdown(t.Context(), false)
+		if got := <-b.done; got != Finished {
+			t.Errorf("the daemon ended with outcome %v", got)
+		}
+		if n := len(b.procs); n > 0 {
+			t.Errorf("%d processes left after a shutdown", n)
+		}
+	})
+}
+
+func (b *bed) run() {
+	b.done = make(chan Outcome, 1)
+	go func() { b.done <- b.s.Run() }()
+	synctest.Wait()
+}
+
+func (b *bed) write(yaml string) {
+	if err := os.WriteFile(b.path, []byte("http: {listen: none}\n"+yaml), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// pass lets fake time go by until everything is quiet again.
+func (b *bed) pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func (b *bed) slot(entry string, n int) *view.Process {
+	b.t.Helper()
+	e := b.s.State().Entry(entry)
+	if e == nil || n >= len(e.Processes) {
+		b.t.Fatalf("no slot %s:%d", entry, n)
+	}
+	return e.Processes[n]
+}

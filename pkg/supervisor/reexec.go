@@ -1,0 +1,265 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/sentryd/sentryd/pkg/config"
+	"github.com/sentryd/sentryd/pkg/logs"
+	"github.com/sentryd/sentryd/pkg/state"
+	"github.com/sentryd/sentryd/pkg/supervisor/fsm"
+	"github.com/sentryd/sentryd/pkg/view"
+)
+
+// Handover is what the supervisor needs of pkg/state and of the process it runs
+// in, to go on as another image.
+type Handover interface {
+	// Binary is the path that Exec will execve.
+	Binary() string
+	// Preflight runs it on a copy of the state.
+	Preflight(ctx context.Context, saved *state.Daemon) error
+	// Exec replaces this image. It returns only when that failed, and then
+	// nothing has changed.
+	Exec(saved *state.Daemon, files []state.File) error
+}
+
+// save returns a copy of the state, to go on with as next.
+func (s *Supervisor) save(ctx context.Context, next *config.Config) (saved *state.Daemon, err error) {
+	if err := s.ask(ctx, func() { saved = s.saved(next) }); err != nil {
+		return nil, err
+	}
+	return saved, nil
+}
+
+func (s *Supervisor) saved(next *config.Config) *state.Daemon {
+	d := &s.publisher.daemon
+	out := &state.Daemon{
+		Name: s.Identity.Name, Config: s.Identity.Config, Binary: s.Handover.Binary(),
+		StartedWall: s.Identity.StartedAt.UnixNano(), ReexecedWall: wall(d.ReexecedAt), Reexecs: d.Reexecs,
+		Version: s.publisher.version,
+		Applied: saveSources(s.config.Sources), Checked: saveSources(next.Sources),
+		Machine: saveMachine(s.machine.Snapshot()), Counters: s.saveCounters(),
+		Reload: state.Reload{Wall: d.LastReload.At.UnixNano(), OK: d.LastReload.OK, Error: d.LastReload.Error, SuccessWall: wall(d.LastReload.SuccessAt)},
+	}
+	return out
+}
+
+// handOver is run by the owner: it stops spawning, takes in what has happened,
+// and goes on as the next image. When it returns, everything is as it was.
+func (s *Supervisor) handOver(next *config.Config, sockets []Socket) error {
+	if s.machine.Stopping() || s.outcome != nil {
+		return view.Errorf(view.Unavailable, "the daemon is stopping")
+	}
+	s.paused = true
+	s.Processes.Pause()
+	s.takeProcesses()
+	err := s.exec(next, sockets)
+	s.paused = false
+	s.Processes.Resume()
+	for t, c := range s.children {
+		if c.pid == 0 {
+			s.forget(t)
+		}
+	}
+	s.step(fsm.Reissue{})
+	return err
+}
+
+func (s *Supervisor) exec(next *config.Config, sockets []Socket) error {
+	pipes, err := s.Output.Pause()
+	if err != nil {
+		return fmt.Errorf("pause the output: %w", err)
+	}
+	defer s.Output.Resume()
+	saved := s.saved(next)
+	if saved.Output, err = json.Marshal(pipes); err != nil {
+		return fmt.Errorf("encode the output: %w", err)
+	}
+	var files []state.File
+	for _, p := range pipes.FIFOs {
+		files = append(files, state.File{Name: pipeName(p), FD: p.FD})
+	}
+	for _, c := range s.Processes.Children() {
+		if known := s.children[c.Token]; known != nil {
+			files = append(files, state.File{Name: pidfdName(known.id), FD: c.PidFD})
+		}
+	}
+	for _, sock := range sockets {
+		files = append(files, state.File{Name: sock.Name, FD: sock.FD})
+	}
+	if conn := s.Witness.connector(); conn != nil {
+		if f, err := conn.File(); err == nil {
+			defer f.Close()
+			files = append(files, state.File{Name: ConnectorName, FD: int(f.Fd())})
+		}
+	}
+	return s.Handover.Exec(saved, files)
+}
+
+// Names of handed-over descriptors.
+const (
+	pidfdPrefix = state.KindPidfd + ":"
+	pipePrefix  = state.KindFIFO + ":"
+	// ConnectorName is that of the proc connector's socket.
+	ConnectorName = state.KindNetlink + ":proc"
+)
+
+func pidfdName(id fsm.ID) string { return pidfdPrefix + id.String() }
+
+// pipeName is unique: a FIFO that was replaced while it was read has the same
+// key as the one after it.
+func pipeName(p logs.HandoverFIFO) string {
+	return pipePrefix + p.Key.String() + "#" + strconv.Itoa(p.FD)
+}
+
+// LoadPipes returns what pkg/logs of the former image handed over. take gives
+// the descriptor of that name; a pipe whose descriptor did not arrive is left
+// out, and made anew when it is needed.
+func LoadPipes(saved *state.Daemon, take func(name string) (fd int, ok bool)) (*logs.Handover, error) {
+	h := new(logs.Handover)
+	if err := json.Unmarshal(saved.Output, h); err != nil {
+		return nil, fmt.Errorf("saved state: output: %w", err)
+	}
+	h.FIFOs = slices.DeleteFunc(h.FIFOs, func(p logs.HandoverFIFO) bool {
+		fd, ok := take(pipeName(p))
+		return !ok || fd != p.FD
+	})
+	return h, nil
+}
+
+// Resume returns a supervisor that goes on where a former image stopped. files
+// are the descriptors handed over, by name. What cannot be taken over is said
+// and, as far as a process is concerned, counted as an end of unknown status;
+// only a state that makes no sense at all is an error.
+func Resume(o Options, saved *state.Daemon, files map[string]int) (*Supervisor, error) {
+	snap, err := loadMachine(&saved.Machine)
+	if err != nil {
+		return nil, fmt.Errorf("saved state: %w", err)
+	}
+	m, err := fsm.Restore(snap)
+	if err != nil {
+		return nil, fmt.Errorf("saved state: %w", err)
+	}
+	applied, err := config.Parse(saved.Config, loadSources(saved.Applied))
+	if err != nil {
+		return nil, fmt.Errorf("saved state: configuration: %w", err)
+	}
+	s := newSupervisor(o, m)
+	d := &s.publisher.daemon
+	now := o.Clock.Wall()
+	s.prevReexecAt = state.Time(saved.ReexecedWall)
+	d.Reexecs, d.ReexecedAt = saved.Reexecs+1, &now
+	s.publisher.version = saved.Version
+	s.loadCounters(&saved.Counters)
+	s.counts.reexec("ok")
+
+	s.paused = true
+	s.adopt(snap, files)
+	s.config = o.Config
+	s.prepare(applied)
+	s.prepare(o.Config)
+	restart := make(map[string]bool)
+	for _, c := range config.Compare(applied, o.Config).Entries {
+		restart[c.Name] = c.Action == config.Restart
+	}
+	s.step(fsm.Configure{Entries: machineEntries(o.Config), Restart: restart})
+	s.paused = false
+	s.step(fsm.Reissue{})
+	s.publishFirst()
+	return s, nil
+}
+
+// CheckState reports whether Resume could go on with a state, for a preflight.
+func CheckState(saved *state.Daemon) error {
+	snap, err := loadMachine(&saved.Machine)
+	if err != nil {
+		return err
+	}
+	if _, err := fsm.Restore(snap); err != nil {
+		return err
+	}
+	for _, sources := range [][]state.Source{saved.Applied, saved.Checked} {
+		if _, err := config.Parse(saved.Config, loadSources(sources)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// adopt takes over the processes of the former image: they are our children
+// still.
+func (s *Supervisor) adopt(snap fsm.Snapshot, files map[string]int) {
+	for i := range snap.Entries {
+		e := &snap.Entries[i]
+		for j := range e.Slots {
+			if slot := &e.Slots[j]; slot.Live || slot.Tree {
+				s.adoptSlot(fsm.ID{Entry: e.Name, Slot: slot.Slot, Incarnation: slot.Incarnation}, slot, files)
+			}
+		}
+	}
+}
+
+func (s *Supervisor) adoptSlot(id fsm.ID, slot *fsm.SlotSnapshot, files map[string]int) {
+	s.lastToken++
+	c := &child{id: id, token: s.lastToken, pid: slot.PID, startedAt: slot.StartedAt}
+	s.children[c.token] = c
+	s.tokens[id] = c.token
+	if slot.Live {
+		s.watch(c)
+	}
+	fd, ok := files[pidfdName(id)]
+	if !ok {
+		s.lose(c, slot, fmt.Errorf("its pidfd was not handed over"))
+		return
+	}
+	pid := slot.PID
+	if !slot.Live && slot.Last != nil {
+		pid = slot.Last.PID
+	}
+	if err := s.Processes.Adopt(c.token, pid, fd); err != nil {
+		s.lose(c, slot, err)
+	}
+}
+
+// lose gives up a process that could not be taken over. How it ends, if it
+// lives, is not for us to know any more.
+func (s *Supervisor) lose(c *child, slot *fsm.SlotSnapshot, err error) {
+	s.Log.Error("a process could not be taken over", "entry", c.id.Entry, "slot", c.id.Slot,
+		"incarnation", c.id.Incarnation, "pid", slot.PID, "error", err)
+	s.counts.failure("adopt")
+	s.unwatch(c)
+	s.forget(c.token)
+	now := s.Clock.Now()
+	if !slot.Live {
+		s.local = append(s.local, fsm.TreeEmpty{ID: c.id, At: now})
+		return
+	}
+	s.local = append(s.local, fsm.Exited{
+		ID: c.id, At: now, Wall: s.Clock.Wall().UnixNano(),
+		Status: fsm.Status{Reason: fsm.ReasonUnknown}, TreeEmpty: true,
+	})
+}
+
+// PreviousReexec is when the daemon was last re-exec'd before this image began,
+// or nil.
+func (s *Supervisor) PreviousReexec() *time.Time { return s.prevReexecAt }
+
+func saveSources(sources []config.Source) []state.Source {
+	out := make([]state.Source, 0, len(sources))
+	for _, src := range sources {
+		out = append(out, state.Source{Path: src.Path, Data: src.Data})
+	}
+	return out
+}
+
+func loadSources(sources []state.Source) []config.Source {
+	out := make([]config.Source, 0, len(sources))
+	for _, src := range sources {
+		out = append(out, config.Source{Path: src.Path, Data: src.Data})
+	}
+	return out
+}

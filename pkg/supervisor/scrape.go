@@ -1,0 +1,85 @@
+package supervisor
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/sentryd/sentryd/pkg/logs"
+	"github.com/sentryd/sentryd/pkg/procevents"
+	"github.com/sentryd/sentryd/pkg/state"
+	"github.com/sentryd/sentryd/pkg/view"
+)
+
+// OutputCounts is what a scrape needs of pkg/logs.
+type OutputCounts interface {
+	Counts(entry string) logs.Counts
+	Stats() logs.Stats
+}
+
+// Scrape returns the present picture with the counters that go on without a
+// change of version: events, output, latencies. It never waits for the owner.
+func (s *Supervisor) Scrape(out OutputCounts) *view.State {
+	st := *s.State()
+	d := &st.Daemon
+	d.ReexecResults, d.UnhandledFailures = s.counts.view()
+	for k := range procevents.Kinds {
+		d.ProcEvents = append(d.ProcEvents, view.LabelCount{Label: procevents.Kind(k).String(), N: s.Witness.seen[k].Load()})
+	}
+	d.ProcEventsLost = s.Witness.lost.Load()
+	d.ProcResyncs = s.Witness.resyncs.Load()
+	d.ExitDetection = s.counts.detection.view()
+	d.EventQueueLength = int(s.counts.queueLength.Load())
+	d.OutputDropped = out.Stats().Dropped
+	entries := make([]*view.Entry, len(st.Entries))
+	for i, e := range st.Entries {
+		c := *e
+		n := out.Counts(e.Name)
+		c.LogLines, c.LogBytes = n.Lines, n.Bytes
+		entries[i] = &c
+	}
+	st.Entries = entries
+	return &st
+}
+
+func (c *counts) view() (reexecs, failures []view.LabelCount) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return labelled(c.reexecs), labelled(c.failures)
+}
+
+func labelled(m map[string]uint64) []view.LabelCount {
+	var out []view.LabelCount
+	for _, label := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, view.LabelCount{Label: label, N: m[label]})
+	}
+	return out
+}
+
+// The counters outside the machine, saved and loaded.
+
+func (s *Supervisor) saveCounters() state.Counters {
+	c := state.Counters{
+		ProcEvents: make(map[string]uint64), ProcLost: s.Witness.lost.Load(), ProcResyncs: s.Witness.resyncs.Load(),
+	}
+	for k := range procevents.Kinds {
+		c.ProcEvents[procevents.Kind(k).String()] = s.Witness.seen[k].Load()
+	}
+	s.counts.mu.Lock()
+	c.Reexecs, c.Failures = maps.Clone(s.counts.reexecs), maps.Clone(s.counts.failures)
+	s.counts.mu.Unlock()
+	h := s.counts.detection.view()
+	c.DetectionCounts, c.DetectionSum = h.Counts, h.Sum
+	return c
+}
+
+func (s *Supervisor) loadCounters(c *state.Counters) {
+	for k := range procevents.Kinds {
+		s.Witness.seen[k].Store(c.ProcEvents[procevents.Kind(k).String()])
+	}
+	s.Witness.lost.Store(c.ProcLost)
+	s.Witness.resyncs.Store(c.ProcResyncs)
+	s.counts.mu.Lock()
+	s.counts.reexecs, s.counts.failures = c.Reexecs, c.Failures
+	s.counts.mu.Unlock()
+	s.counts.detection.restore(c.DetectionCounts, c.DetectionSum)
+}

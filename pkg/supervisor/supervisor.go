@@ -1,0 +1,249 @@
+// Package supervisor runs the owner goroutine: the one that owns the machine.
+//
+// Events about processes, commands and the passing of time come in, each goes
+// through fsm.Machine.Step, the actions that come out are carried out by the
+// leaves (pkg/spawn, pkg/logs), and the new picture is published. Everything
+// that may block or fail lives in the leaves; everything that is decided is
+// decided in pkg/supervisor/fsm. Readers load the picture from an atomic pointer
+// and never queue behind the owner.
+//
+// The package knows the machine and the leaves. It must not know HTTP, metrics
+// or the command line: whoever serves the picture is told of a re-exec through
+// the Serving interface.
+package supervisor
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sentryd/sentryd/pkg/config"
+	"github.com/sentryd/sentryd/pkg/spawn"
+	"github.com/sentryd/sentryd/pkg/supervisor/fsm"
+	"github.com/sentryd/sentryd/pkg/view"
+)
+
+// Options are what a Supervisor is made of. All but Connector are required.
+type Options struct {
+	Identity Identity
+	Config   *config.Config
+	// Load reads the configuration anew, for a reload.
+	Load func() (*config.Config, error)
+	// Environ is the environment that children inherit.
+	Environ   []string
+	Processes Processes
+	Output    Output
+	Witness   *Witness
+	Serving   Serving
+	Handover  Handover
+	Clock     Clock
+	Log       *slog.Logger
+	// Missing says, in whole sentences, what this host or user cannot do.
+	Missing []string
+}
+
+// Identity is who this daemon is. It is the same over re-execs.
+type Identity struct {
+	Name      string
+	PID       int
+	Version   string // of the program
+	StartedAt time.Time
+	Config    string // absolute path of the configuration file
+}
+
+// Clock tells the time. Now is CLOCK_MONOTONIC and decides; Wall is for people.
+type Clock struct {
+	Now  func() fsm.Instant
+	Wall func() time.Time
+}
+
+// Outcome is why Run returned.
+type Outcome uint8
+
+// The outcomes.
+const (
+	// Finished: a shutdown is complete and nothing runs.
+	Finished Outcome = iota
+	// Kept: the daemon ends and the children run on.
+	Kept
+)
+
+// Supervisor keeps the entries of a configuration running. Run owns the
+// machine; all other methods may be called from any goroutine.
+type Supervisor struct {
+	Options
+	machine   *fsm.Machine
+	config    *config.Config
+	launchers map[string]*launcher
+
+	// Which token of pkg/spawn is which incarnation. Tokens are never used
+	// twice, so news of an incarnation that is no more finds nothing here.
+	lastToken spawn.Token
+	children  map[spawn.Token]*child
+	tokens    map[fsm.ID]spawn.Token
+	byPID     map[int]*child // live, or handled and not yet heard of by the connector
+	awaited   []*child       // the latter, oldest first
+	local     []fsm.Event    // events that carrying out an action gave rise to
+	batch     []spawn.Event
+
+	picture     picture
+	publisher   publisher
+	significant bool // something of the daemon itself changed since the last picture
+	counts      counts
+
+	requests     chan request
+	reloading    chan struct{} // holds a token while a reload is under way
+	ended        chan struct{} // closed when Run has returned for good
+	endOnce      sync.Once
+	outcome      *Outcome
+	paused       bool // spawning is stopped for a re-exec
+	prevReexecAt *time.Time
+}
+
+// child is a process, or an asked-for start, of an incarnation.
+type child struct {
+	id        fsm.ID
+	token     spawn.Token
+	pid       int
+	startedAt fsm.Instant
+	exitedAt  fsm.Instant // handled; 0 while it lives
+	kernelAt  fsm.Instant // the kernel's own time of the exit; 0 while unknown
+}
+
+// request is a function to be run by the owner goroutine.
+type request struct {
+	run  func()
+	done chan struct{}
+}
+
+// New returns a supervisor for a fresh start. Nothing is started before Run.
+func New(o Options) *Supervisor {
+	s := newSupervisor(o, fsm.New())
+	s.config = o.Config
+	s.prepare(o.Config)
+	s.step(fsm.Configure{Entries: machineEntries(o.Config)})
+	s.publishFirst()
+	return s
+}
+
+func newSupervisor(o Options, m *fsm.Machine) *Supervisor {
+	s := &Supervisor{
+		Options: o, machine: m,
+		launchers: make(map[string]*launcher),
+		children:  make(map[spawn.Token]*child),
+		tokens:    make(map[fsm.ID]spawn.Token),
+		byPID:     make(map[int]*child),
+		requests:  make(chan request),
+		reloading: make(chan struct{}, 1),
+		ended:     make(chan struct{}),
+	}
+	now := o.Clock.Wall()
+	s.publisher = publisher{
+		daemon: view.Daemon{
+			Name: o.Identity.Name, PID: o.Identity.PID, Config: o.Identity.Config,
+			StartedAt: o.Identity.StartedAt, Version: o.Identity.Version, Containment: "none",
+			LastReload:    view.Reload{At: now, OK: true, SuccessAt: &now},
+			Missing:       append([]string{}, o.Missing...),
+			ProcConnector: o.Witness.Status(),
+			Listeners:     o.Serving.Listeners(),
+		},
+		describe: s.describe,
+		wallAt: func(at fsm.Instant) time.Time {
+			return o.Clock.Wall().Add(at - o.Clock.Now())
+		},
+	}
+	return s
+}
+
+func (s *Supervisor) publishFirst() {
+	s.significant = true
+	s.picture.store(&view.State{Entries: []*view.Entry{}})
+	s.publish()
+}
+
+// Run is the owner goroutine: it returns when the daemon is to end.
+func (s *Supervisor) Run() Outcome {
+	defer s.endOnce.Do(func() { close(s.ended) })
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for s.outcome == nil {
+		if at, ok := s.machine.NextDeadline(); ok {
+			timer.Reset(max(0, at-s.Clock.Now()))
+		} else {
+			timer.Stop()
+		}
+		select {
+		case <-s.Processes.Ready():
+			s.takeProcesses()
+		case r := <-s.requests:
+			r.run()
+			s.publish()
+			close(r.done)
+			continue
+		case <-timer.C:
+			s.step(fsm.Tick{})
+		case <-s.Witness.ready:
+			s.takeTestimony()
+		}
+		s.publish()
+	}
+	return *s.outcome
+}
+
+// step gives the machine an event and carries out what it answers, and then
+// whatever events that gave rise to. It returns the refusal of a command.
+func (s *Supervisor) step(ev fsm.Event) *view.Error {
+	refusal := s.carryOut(s.machine.Step(s.Clock.Now(), ev))
+	for len(s.local) > 0 {
+		next := s.local[0]
+		s.local = s.local[1:]
+		s.carryOut(s.machine.Step(s.Clock.Now(), next))
+	}
+	return refusal
+}
+
+func (s *Supervisor) takeProcesses() {
+	s.batch = s.Processes.Events(s.batch[:0])
+	s.counts.queueLength.Store(int64(len(s.batch)))
+	for i := range s.batch {
+		if ev := s.translate(&s.batch[i]); ev != nil {
+			s.step(ev)
+		}
+	}
+}
+
+// ListenersChanged says that the addresses listened on are not what they were.
+func (s *Supervisor) ListenersChanged() {
+	s.ask(context.Background(), func() { s.setListeners(s.Serving.Listeners()) })
+}
+
+func (s *Supervisor) setListeners(l []view.Listener) {
+	s.publisher.daemon.Listeners = l
+	s.significant = true
+}
+
+// ConfigChanged reports whether the configuration's files differ from the
+// configuration in use, or cannot be read.
+func (s *Supervisor) ConfigChanged() bool {
+	now, err := s.Load()
+	return err != nil || !slices.EqualFunc(now.Sources, s.config.Sources, func(a, b config.Source) bool {
+		return a.Path == b.Path && bytes.Equal(a.Data, b.Data)
+	})
+}
+
+// publish makes what changed visible.
+func (s *Supervisor) publish() {
+	c := s.machine.TakeChanges()
+	if len(c.Entries) == 0 && len(c.Removed) == 0 && !s.significant {
+		return
+	}
+	for _, name := range c.Removed {
+		s.Output.Forget(name)
+	}
+	s.publisher.daemon.Stopping = s.machine.Stopping()
+	s.picture.store(s.publisher.apply(c, s.significant))
+	s.significant = false
+}
