@@ -104,6 +104,19 @@ func (d *directory) holds(file string, fd int) bool {
 		open.Dev == st.Dev && open.Ino == st.Ino
 }
 
+// list returns the names in the directory.
+func (d *directory) list() ([]string, error) {
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return nil, fmt.Errorf("log directory: %w", err)
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return names, nil
+}
+
 // remove unlinks the FIFO if it is one of ours.
 func (d *directory) remove(file string) {
 	if _, err := d.check(file); err == nil {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
 
@@ -171,5 +172,29 @@ func TestFileVanished(t *testing.T) {
 	h.wantTexts("removed")
 	if n := openFDs(t); n != before-2 {
 		t.Errorf("%d descriptors, %d before", n, before)
+	}
+}
+
+// TestSweep: only FIFOs of slots that nobody reads go.
+func TestSweep(t *testing.T) {
+	h := newHarness(t, Options{})
+	k := Key{Entry: "kept"}
+	h.add(k)
+	other := filepath.Join(h.dir, "other")
+	file := h.Path(Key{Entry: "file"})
+	for _, p := range []string{h.Path(Key{Entry: "left", Slot: 9999, Stream: Stderr}), other} {
+		if err := unix.Mkfifo(p, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	got, _ := filepath.Glob(h.dir + "/*")
+	if d := cmp.Diff([]string{file, h.Path(k), other}, got); d != "" {
+		t.Error(d)
 	}
 }

@@ -215,10 +215,12 @@ func (o *Output) Close(timeout time.Duration) error {
 	case running:
 		if !r.halt(timeout) {
 			o.setState(closed)
+			o.queue.close()
 			return errStuck
 		}
 	case stuck:
 		o.setState(closed)
+		o.queue.close()
 		return errStuck
 	}
 	o.setState(closed)

@@ -70,7 +70,7 @@ func (s *splitter) end(emit func([]byte)) {
 // reset forgets the kept bytes, and gives back the memory of a long line so
 // that ten thousand children which once wrote one do not hold it for ever.
 func (s *splitter) reset() {
-	if cap(s.partial) > 4<<10 {
+	if cap(s.partial) > 1<<10 {
 		s.partial = nil
 		return
 	}

@@ -25,7 +25,15 @@
 // [Output.End] note the position at the moment they are called, and the reader
 // goes through the stream up to that position before it acts on them, however
 // late that is. So a child's lines stand between its "Started" and its
-// "Exited" and under its own pid, though nobody waits for anybody.
+// "Exited" and under its own pid, though nobody waits for anybody. The calls of
+// one incarnation are Hold before the start is asked for, Begin when it has
+// happened, End when the child is dead, or Hold and End when it could not
+// start. In the Seed format a child can print a line like one of the daemon's
+// about itself, never one about another; the other formats tell them apart by
+// the attribute "stream".
+//
+// What is read is in the daemon's memory until it is written: a SIGKILL loses
+// that much, at most some lines, though never what is still in the FIFO.
 //
 // # Bounds
 //
@@ -36,6 +44,10 @@
 // dropped, counted and, when the output flows again, the loss is said. An
 // output that fails (EPIPE, ENOSPC, EBADF) loses what is written to it, which
 // is counted and said as soon as it works again.
+//
+// A plain user with more than fs.pipe-user-pages-soft pages of pipes, 1,024
+// FIFOs by default, gets smaller ones from then on (pipe(7)); that costs speed
+// only.
 //
 // Writes are made with write(2) itself, not through [os.File], whose EPIPE on
 // descriptor 1 or 2 ends a Go program that has not called signal.Notify for

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"regexp"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -202,6 +203,30 @@ func (o *Output) Remove(k Key) {
 	}
 	o.drop(f)
 }
+
+// Sweep unlinks the FIFOs of slots that are not read: what a daemon left that
+// was killed, once all that it ran has been adopted.
+func (o *Output) Sweep() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	names, err := o.dir.list()
+	if err != nil {
+		return err
+	}
+	read := make(map[string]bool, len(o.byKey))
+	for k := range o.byKey {
+		read[k.file()] = true
+	}
+	for _, name := range names {
+		if !read[name] && fifoName.MatchString(name) {
+			o.dir.remove(name)
+		}
+	}
+	return nil
+}
+
+// fifoName matches the names that Key.file makes.
+var fifoName = regexp.MustCompile(`^[^:]+:[0-9]+\.(output|stdout|stderr)$`)
 
 // drop has the reader finish with f. mu is held.
 func (o *Output) drop(f *fifo) {

@@ -115,12 +115,9 @@ func write(t *testing.T, f *os.File, s string) {
 
 // TestTranscript holds the printed form of the contract byte for byte.
 func TestTranscript(t *testing.T) {
-	old := time.Local
-	time.Local = time.UTC
-	defer func() { time.Local = old }()
 	h := newHarness(t, Options{})
 	at := func(clock string) time.Time {
-		tm, err := time.Parse(time.TimeOnly, clock)
+		tm, err := time.ParseInLocation(time.DateTime, "2012-04-10 "+clock, time.Local)
 		if err != nil {
 			t.Fatal(err)
 		}

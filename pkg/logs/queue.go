@@ -110,6 +110,9 @@ func (q *queue) take(spare []command) (items []command, stale []*fifo, dropped u
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	items, stale, dropped = q.items, q.stale, q.dropped
+	if cap(spare) > 1024 {
+		spare = nil // a burst is over: do not hold its memory
+	}
 	q.items, q.stale, q.dropped = spare[:0], nil, 0
 	q.bytes, q.full, q.woken = 0, false, false
 	return items, stale, dropped
