@@ -48,6 +48,15 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
+// CloseWrite ends our half of the connection. net/http uses it to have an error
+// answer arrive although the client still sends.
+func (c *conn) CloseWrite() error {
+	if cw, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return cw.CloseWrite()
+	}
+	return nil
+}
+
 // identify asks who is at the other end, at accept: on TCP the answer is
 // compared with later ones.
 func (c *conn) identify(p peers, permit *Permit) {

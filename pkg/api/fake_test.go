@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -170,17 +171,20 @@ type house struct {
 	listeners *Listeners
 	socket    string
 	tcp       string // HOST:PORT
-	log       *bytes.Buffer
+	log       *logBuffer
 }
 
-func newHouse(t testing.TB, p peers) *house {
+func newHouse(t testing.TB, p peers) *house { return newHouseFor(t, p, nil) }
+
+// newHouseFor has a permit of its own.
+func newHouseFor(t testing.TB, p peers, permit *Permit) *house {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "api") // t.TempDir() may be too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	h := &house{fakeSupervisor: newFake(), socket: filepath.Join(dir, "control.sock"), log: new(bytes.Buffer)}
+	h := &house{fakeSupervisor: newFake(), socket: filepath.Join(dir, "control.sock"), log: new(logBuffer)}
 	h.listeners = NewListeners(h.logger(), nil)
 	t.Cleanup(h.listeners.Close)
 	if err := h.listeners.Control(h.socket); err != nil {
@@ -188,19 +192,19 @@ func newHouse(t testing.TB, p peers) *house {
 	}
 	h.listeners.TCP([]string{"127.0.0.1:0"})
 	h.tcp = h.listeners.State()[1].Address
-	h.server = h.newServer(t, p)
+	h.server = h.newServer(t, p, permit)
 	h.server.Start(h.listeners)
 	return h
 }
 
 func (h *house) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(&lockedWriter{w: h.log}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	return slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-func (h *house) newServer(t testing.TB, p peers) *Server {
+func (h *house) newServer(t testing.TB, p peers, permit *Permit) *Server {
 	t.Helper()
 	s, err := NewServer(Options{
-		Supervisor: h.fakeSupervisor, Hosts: []string{"sentry.example"}, Log: h.logger(),
+		Supervisor: h.fakeSupervisor, Permit: permit, Hosts: []string{"sentry.example"}, Log: h.logger(),
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "up 1\n") }),
 	})
 	if err != nil {
@@ -211,18 +215,25 @@ func (h *house) newServer(t testing.TB, p peers) *Server {
 	return s
 }
 
-type lockedWriter struct {
+// logBuffer is a log that may be read while it is written.
+type logBuffer struct {
 	mu sync.Mutex
-	w  io.Writer
+	b  bytes.Buffer
 }
 
-func (l *lockedWriter) Write(b []byte) (int, error) {
+func (l *logBuffer) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.w.Write(b)
+	return l.b.Write(b)
 }
 
-// reply is an answer, read to its end.
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// gotten is an answer, read to its end.
 type gotten struct {
 	status int
 	header http.Header
@@ -242,8 +253,8 @@ func (h *house) over(t testing.TB, network string) *http.Client {
 	return &http.Client{Transport: tr}
 }
 
-// do sends one request. Headers are given as "Name: value"; Host is one too.
-func do1(t testing.TB, c *http.Client, method, path, body string, headers ...string) gotten {
+// request sends one request. Headers are given as "Name: value"; Host is one too.
+func request(t testing.TB, c *http.Client, method, path, body string, headers ...string) gotten {
 	t.Helper()
 	req, err := http.NewRequest(method, "http://localhost"+path, strings.NewReader(body))
 	if err != nil {
@@ -267,4 +278,46 @@ func do1(t testing.TB, c *http.Client, method, path, body string, headers ...str
 		t.Fatal(err)
 	}
 	return gotten{resp.StatusCode, resp.Header, string(b)}
+}
+
+// answers reads answers from a bare connection.
+type answers struct{ r *bufio.Reader }
+
+func newAnswers(c net.Conn) answers { return answers{bufio.NewReader(c)} }
+
+func (a answers) line(t *testing.T) string {
+	t.Helper()
+	line, err := a.r.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimRight(line, "\r\n")
+}
+
+func (a answers) read(t *testing.T) gotten {
+	t.Helper()
+	resp, err := http.ReadResponse(a.r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return gotten{resp.StatusCode, resp.Header, string(b)}
+}
+
+// raw sends bytes to a TCP address and returns the first answer.
+func raw(t *testing.T, address, bytes string) gotten {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, bytes); err != nil {
+		t.Fatal(err)
+	}
+	return newAnswers(c).read(t)
 }

@@ -124,7 +124,8 @@ func (l *Listeners) Control(path string) error {
 // TCP makes the addresses, each HOST:PORT, the ones that are listened on.
 // Addresses that are bound already stay so, others are bound, or else tried
 // again later, and what is not wanted any more is closed, inherited sockets
-// included.
+// included. A server that runs already goes on with the latter until it is shut
+// down.
 func (l *Listeners) TCP(addresses []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

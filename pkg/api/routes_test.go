@@ -150,7 +150,7 @@ func TestRoutes(t *testing.T) {
 			if tt.header != "" {
 				headers = append(headers, tt.header)
 			}
-			got := do1(t, c, tt.method, tt.path, tt.body, headers...)
+			got := request(t, c, tt.method, tt.path, tt.body, headers...)
 			name := network + " " + tt.method + " " + tt.path + " " + tt.body[:min(40, len(tt.body))]
 			if got.status != tt.status {
 				t.Errorf("%s: status %d, want %d: %s", name, got.status, tt.status, got.body)
@@ -192,7 +192,7 @@ func checkShape(t *testing.T, name string, got gotten) {
 func TestAllow(t *testing.T) {
 	h := newHouse(t, asUser(0))
 	for path, want := range map[string]string{"/v1/state": "GET, HEAD", "/v1/reload": "POST", "/metrics": "GET, HEAD"} {
-		if got := do1(t, h.over(t, "unix"), "PUT", path, "").header.Get("Allow"); got != want {
+		if got := request(t, h.over(t, "unix"), "PUT", path, "").header.Get("Allow"); got != want {
 			t.Errorf("%s: Allow %q, want %q", path, got, want)
 		}
 	}
@@ -215,7 +215,7 @@ func TestErrorsOfTheSupervisor(t *testing.T) {
 	} {
 		h.err = tt.err
 		for _, path := range []string{"/v1/entries/x/stop", "/v1/entries/x/stop?wait=1s", "/v1/reload", "/-/reload", "/v1/stop"} {
-			got := do1(t, h.over(t, "unix"), "POST", path, "")
+			got := request(t, h.over(t, "unix"), "POST", path, "")
 			var p Problem
 			if err := json.Unmarshal([]byte(got.body), &p); err != nil || got.status != tt.status || p.Detail != tt.detail {
 				t.Errorf("%s with %v: %d %q", path, tt.err, got.status, p.Detail)
@@ -237,14 +237,14 @@ func TestReady(t *testing.T) {
 		h.state = &next
 	}
 	set(func(d *view.Daemon) { d.Stopping = true })
-	if got := do1(t, h.over(t, "tcp"), "GET", "/-/ready", ""); got.status != 503 || !strings.Contains(got.body, "stopping") {
+	if got := request(t, h.over(t, "tcp"), "GET", "/-/ready", ""); got.status != 503 || !strings.Contains(got.body, "stopping") {
 		t.Errorf("stopping: %d %s", got.status, got.body)
 	}
 	set(func(d *view.Daemon) { d.Stopping = false; d.LastReload = view.Reload{} })
-	if got := do1(t, h.over(t, "tcp"), "GET", "/-/ready", ""); got.status != 503 || !strings.Contains(got.body, "configuration") {
+	if got := request(t, h.over(t, "tcp"), "GET", "/-/ready", ""); got.status != 503 || !strings.Contains(got.body, "configuration") {
 		t.Errorf("no configuration: %d %s", got.status, got.body)
 	}
-	if got := do1(t, h.over(t, "tcp"), "GET", "/-/healthy", ""); got.status != 200 {
+	if got := request(t, h.over(t, "tcp"), "GET", "/-/healthy", ""); got.status != 200 {
 		t.Errorf("healthy: %d", got.status)
 	}
 }
@@ -253,7 +253,7 @@ func TestTypesKeepsToItsLines(t *testing.T) {
 	h := newHouse(t, asUser(0))
 	h.state.Entries[0].Command = []string{"echo", "x\n9 forged: y\r\x1b[2J"}
 	want := "1 dummy: echo x 9 forged: y  [2J  -- 1000ms.\n1 idle: sleep 4  -- 1000ms.\n"
-	if got := do1(t, h.over(t, "tcp"), "GET", "/types", ""); got.body != want {
+	if got := request(t, h.over(t, "tcp"), "GET", "/types", ""); got.body != want {
 		t.Errorf("got %q, want %q", got.body, want)
 	}
 }
@@ -261,7 +261,7 @@ func TestTypesKeepsToItsLines(t *testing.T) {
 func TestPanicIsAnInternalError(t *testing.T) {
 	h := newHouse(t, asUser(0))
 	h.after = func() { panic("ouch") }
-	if got := do1(t, h.over(t, "tcp"), "POST", "/v1/entries/dummy/stop", ""); got.status != 500 || strings.Contains(got.body, "ouch") {
+	if got := request(t, h.over(t, "tcp"), "POST", "/v1/entries/dummy/stop", ""); got.status != 500 || strings.Contains(got.body, "ouch") {
 		t.Errorf("got %d %s", got.status, got.body)
 	}
 	if !strings.Contains(h.log.String(), "ouch") || !strings.Contains(h.log.String(), "stack=") {
