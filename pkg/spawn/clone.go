@@ -88,6 +88,9 @@ func (g *program) setup(t *target, fds *[3]int, orig *origLimit) bool {
 	for i, fd := range fds {
 		g.step("dup", "", unix.SYS_DUP3, uintptr(fd), uintptr(i), 0)
 	}
+	// What this process was started with, by a shell script say, is not
+	// close-on-exec.
+	g.step("close_range", "", unix.SYS_CLOSE_RANGE, 3, uintptr(^uint32(0)), 0)
 	if dir != 0 {
 		g.step("chdir", t.dir, unix.SYS_CHDIR, dir)
 	}

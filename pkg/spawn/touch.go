@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,19 +15,42 @@ import (
 // interpreter or the directory is on a file system that hangs, so does it. So
 // all of them are touched first, by ordinary system calls, under a deadline.
 
-// interpCache remembers which interpreter a file names. The key changes when
-// the file does.
+// interpCache remembers which interpreter a file names, and which files
+// answered lately.
 type interpCache struct {
-	mu sync.Mutex
-	m  map[interpKey]string
+	mu       sync.Mutex
+	interps  map[interpKey]string
+	answered map[string]time.Duration // when, on the Pool's clock
 }
 
+// freshFor is how long a file that answered need not be touched again. If its
+// file system hangs meanwhile, so does the child, and overdue ends that.
+const freshFor = time.Second
+
+// fresh reports whether path need not be touched.
+func (c *interpCache) fresh(path string, now time.Duration) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at, ok := c.answered[path]
+	return ok && now-at < freshFor
+}
+
+func (c *interpCache) answer(path string, now time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.answered == nil || len(c.answered) >= maxInterps {
+		c.answered = make(map[string]time.Duration)
+	}
+	c.answered[path] = now
+}
+
+// interpKey changes when the file does.
 type interpKey struct {
 	dev, ino     uint64
 	mtime, ctime unix.Timespec
 }
 
-// maxInterps bounds the cache; what is in it can be found again.
+// maxInterps bounds each map of the cache; what is in it can be found again.
 const maxInterps = 1024
 
 // maxInterpDepth is how deep Linux follows scripts that name scripts (exec_binprm).
@@ -39,6 +63,11 @@ const maxInterpDepth = 5
 //
 // It returns an interpreter that does not exist.
 func (p *Pool) touchFile(path string) (missing string) {
+	now, _ := p.clock.now()
+	if !p.fork && p.interps.fresh(path, now) {
+		return ""
+	}
+	program := path
 	for i := range maxInterpDepth {
 		interp, err := p.interps.touch(path)
 		if err == unix.ENOENT && i > 0 {
@@ -49,6 +78,7 @@ func (p *Pool) touchFile(path string) (missing string) {
 		}
 		path = interp
 	}
+	p.interps.answer(program, now)
 	return ""
 }
 
@@ -71,7 +101,7 @@ func (c *interpCache) touch(path string) (interp string, err error) {
 	}
 	key := interpKey{dev: uint64(st.Dev), ino: st.Ino, mtime: st.Mtim, ctime: st.Ctim}
 	c.mu.Lock()
-	interp, ok := c.m[key]
+	interp, ok := c.interps[key]
 	c.mu.Unlock()
 	if ok {
 		return interp, nil
@@ -79,10 +109,10 @@ func (c *interpCache) touch(path string) (interp string, err error) {
 	interp = interpreter(fdReader(fd), head[:n])
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.m == nil || len(c.m) >= maxInterps {
-		c.m = make(map[interpKey]string)
+	if c.interps == nil || len(c.interps) >= maxInterps {
+		c.interps = make(map[interpKey]string)
 	}
-	c.m[key] = interp
+	c.interps[key] = interp
 	return interp, nil
 }
 
