@@ -2,7 +2,6 @@ package logs
 
 import (
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,11 +31,6 @@ type fifo struct {
 	label label
 	held  bool // read nothing: a start is under way and its pid not yet known
 	ready bool // in Output.ready
-}
-
-// counts are the counters of an entry, shared by its FIFOs.
-type counts struct {
-	bytes, lines atomic.Uint64
 }
 
 // position returns how much was written into the FIFO until now, counted as

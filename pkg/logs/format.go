@@ -56,6 +56,11 @@ type label struct {
 	handler     slog.Handler // otherwise
 }
 
+// is reports whether l is the label of that incarnation.
+func (l *label) is(pid int, incarnation uint64) bool {
+	return l.pid == pid && l.incarnation == incarnation
+}
+
 // label prepares the prefix for lines of a child.
 func (f *formatter) label(k Key, pid int, incarnation uint64) label {
 	l := label{pid: pid, incarnation: incarnation}

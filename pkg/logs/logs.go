@@ -142,16 +142,3 @@ type Record struct {
 	Msg   string
 	Attrs []slog.Attr
 }
-
-// Counts is what children of one entry wrote so far.
-type Counts struct {
-	Bytes uint64 // as written by the children
-	Lines uint64 // as printed; a line longer than 64 KiB counts once for each piece
-}
-
-// Stats counts what this package did since it began, re-execs included.
-type Stats struct {
-	// Dropped is the number of lines, children's and the daemon's own, that
-	// were lost because the output failed or was stuck for too long.
-	Dropped uint64
-}
