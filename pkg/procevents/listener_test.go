@@ -2,6 +2,7 @@ package procevents
 
 import (
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"testing"
@@ -108,10 +109,220 @@ func TestChild(t *testing.T) {
 					}
 				}
 			}
-			t.Log(events)
-			if len(kinds) < 3 {
-				t.Fatalf("kinds %v", kinds)
+			// The shell may change its session or name, but not this order.
+			if len(kinds) < 3 || kinds[0] != Fork || kinds[1] != Exec || kinds[len(kinds)-1] != Exit {
+				t.Errorf("kinds %v, want fork, exec, exit", kinds)
 			}
 		})
+	}
+}
+
+func TestBuffer(t *testing.T) {
+	for _, want := range []int{64 << 10, 64 << 20} {
+		if got := dial(t, Config{Buffer: want}).Buffer(); got != want && os.Getuid() == 0 {
+			t.Errorf("Buffer() = %d, want %d", got, want)
+		}
+	}
+	if got := dial(t, Config{}).Buffer(); got != DefaultBuffer && os.Getuid() == 0 {
+		t.Errorf("Buffer() = %d, want %d", got, DefaultBuffer)
+	}
+}
+
+// An inherited socket, here a duplicate, goes on where the first left off.
+func TestFromFile(t *testing.T) {
+	first := dial(t, Config{Buffer: 1 << 20})
+	if err := first.Probe(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := first.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := FromFile(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	until(t, second, first.IsProbe, first.IsProbe) // queued before the hand-over
+	if err := second.Probe(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, second, second.IsProbe, second.IsProbe)
+	if second.Buffer() != first.Buffer() {
+		t.Errorf("Buffer() = %d, want %d", second.Buffer(), first.Buffer())
+	}
+	if err := second.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := second.Close(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("second Close: %v", err)
+	}
+}
+
+func TestFromFileRefuses(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	if _, err := FromFile(r); err == nil {
+		t.Error("takes a pipe")
+	}
+	regular, err := os.Create(t.TempDir() + "/file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer regular.Close()
+	if _, err := FromFile(regular); err == nil {
+		t.Error("takes a regular file")
+	}
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	route := os.NewFile(uintptr(fd), "route")
+	defer route.Close()
+	if _, err := FromFile(route); err == nil {
+		t.Error("takes a socket of another netlink family")
+	}
+}
+
+// A Receive that waits is ended by Close and by a deadline. A closed pipe of
+// events stays quiet, so a socket that never subscribed is used.
+func TestUnblock(t *testing.T) {
+	for name, tc := range map[string]struct {
+		end  func(*Listener) error
+		want error
+	}{
+		"close":    {(*Listener).Close, os.ErrClosed},
+		"deadline": {func(l *Listener) error { return l.SetReadDeadline(time.Now()) }, os.ErrDeadlineExceeded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_CONNECTOR)
+			if err != nil {
+				t.Skipf("needs the proc connector: %v", err)
+			}
+			l, err := FromFile(os.NewFile(uintptr(fd), "connector"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := make(chan error)
+			go func() {
+				_, err := l.Receive(make([]Event, 1))
+				got <- err
+			}()
+			if err := tc.end(l); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-got; !errors.Is(err, tc.want) {
+				t.Errorf("Receive: %v, want %v", err, tc.want)
+			}
+			if _, err := l.Receive(make([]Event, 1)); !errors.Is(err, tc.want) {
+				t.Errorf("Receive again: %v, want %v", err, tc.want)
+			}
+			if _, err := l.Receive(nil); !errors.Is(err, io.ErrShortBuffer) {
+				t.Errorf("Receive(nil): %v", err)
+			}
+		})
+	}
+}
+
+// What a program sends is not taken for the kernel's, and nonsense is counted.
+func TestForeign(t *testing.T) {
+	l := dial(t, Config{})
+	sender, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_CONNECTOR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(sender)
+	var to unix.Sockaddr
+	if err := l.control(func(fd int) (err error) { to, err = unix.Getsockname(fd); return err }); err != nil {
+		t.Fatal(err)
+	}
+	forged := message(0x80000000, 1, 1, 0, 17, 0, 0)
+	if err := unix.Sendto(sender, forged, 0, to); err != nil {
+		t.Skipf("needs CAP_NET_ADMIN to forge: %v", err)
+	}
+	if err := l.Probe(); err != nil {
+		t.Fatal(err)
+	}
+	got := until(t, l, l.IsProbe, func(e *Event) bool { return e.Kind == Exit && e.PID == 1 })
+	if len(got) != 0 {
+		t.Errorf("a forged exit came through: %v", got)
+	}
+	if s := l.Stats(); s.Foreign != 1 || s.Malformed != 0 {
+		t.Errorf("Stats() = %+v, want one foreign", s)
+	}
+}
+
+func TestReceiveAllocs(t *testing.T) {
+	l := dial(t, Config{})
+	buf := make([]Event, 64)
+	if n := testing.AllocsPerRun(200, func() {
+		if err := l.Probe(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Receive(buf); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations a Receive", n)
+	}
+}
+
+// BenchmarkReceive includes causing the events, 13 µs each.
+func BenchmarkReceive(b *testing.B) {
+	l := dial(b, Config{Buffer: 64 << 20})
+	if err := l.SetReadDeadline(time.Time{}); err != nil {
+		b.Fatal(err)
+	}
+	buf := make([]Event, 128)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := l.Probe(); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := l.Receive(buf); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkDrain is the reader's cost alone: batches of 128 queued events.
+func BenchmarkDrain(b *testing.B) {
+	l := dial(b, Config{Buffer: 64 << 20})
+	if err := l.SetReadDeadline(time.Time{}); err != nil {
+		b.Fatal(err)
+	}
+	buf := make([]Event, 128)
+	b.ReportAllocs()
+	var events int
+	for b.Loop() {
+		b.StopTimer()
+		for range buf {
+			if err := l.Probe(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.StartTimer()
+		n, err := l.Receive(buf)
+		if err != nil {
+			b.Fatal(err)
+		}
+		events += n
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(events), "ns/event")
+}
+
+func BenchmarkDecode(b *testing.B) {
+	raw := message(0x80000000, 1, 1, 0, 17, 1, 1)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Decode(raw); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
