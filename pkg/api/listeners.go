@@ -2,34 +2,15 @@ package api
 
 import (
 	"cmp"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/sentryd/sentryd/pkg/view"
-)
-
-// retryEvery is how often an address that could not be bound is tried again.
-const retryEvery = 5 * time.Second
-
-// ListenerFile is a listening socket under the name by which [Listeners.Inherit]
-// knows it again. The descriptor is owned by the Listeners.
-type ListenerFile struct {
-	Name string
-	FD   int
-}
-
-// Prefixes of the names of a ListenerFile.
-const (
-	tcpPrefix     = "http:"
-	controlPrefix = "control:"
 )
 
 // Listeners owns the sockets that servers listen on: the control socket and any
@@ -67,35 +48,6 @@ func NewListeners(log *slog.Logger, changed func()) *Listeners {
 		changed = func() {}
 	}
 	return &Listeners{log: log, changed: changed, retryEvery: retryEvery, inherited: make(map[string]net.Listener)}
-}
-
-// Inherit takes over a descriptor of that name from [Listeners.Files] of the
-// image before. Call it before Control and TCP, which then use it instead of
-// binding anew. The descriptor is closed in any case; what is kept is a
-// duplicate.
-func (l *Listeners) Inherit(name string, fd int) error {
-	f := os.NewFile(uintptr(fd), name)
-	if f == nil {
-		return fmt.Errorf("inherit listener %s: %w", name, syscall.EBADF)
-	}
-	defer f.Close()
-	ln, err := net.FileListener(f)
-	if err != nil {
-		return fmt.Errorf("inherit listener %s: %w", name, err)
-	}
-	_, isUnix := ln.(*net.UnixListener)
-	_, isTCP := ln.(*net.TCPListener)
-	if !(isUnix && strings.HasPrefix(name, controlPrefix)) && !(isTCP && strings.HasPrefix(name, tcpPrefix)) {
-		ln.Close()
-		return fmt.Errorf("inherit listener %s: it is a socket of another kind", name)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if old := l.inherited[name]; old != nil {
-		old.Close()
-	}
-	l.inherited[name] = ln
-	return nil
 }
 
 // Control opens the control socket at path, in a directory that only the
@@ -167,70 +119,6 @@ func (l *Listeners) TCP(addresses []string) {
 	l.schedule()
 }
 
-// Reserve binds those of the addresses that are not listened on, for the next
-// image: they are not served, but among Files. It is all or nothing. If the
-// re-exec fails, release gives them up.
-func (l *Listeners) Reserve(addresses []string) (release func(), err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var reserved []*listener
-	var errs []error
-	for _, address := range addresses {
-		name := tcpPrefix + address
-		same := func(it *listener) bool { return it.name == name }
-		if slices.ContainsFunc(l.list, same) || slices.ContainsFunc(reserved, same) {
-			continue
-		}
-		ln, err := net.Listen("tcp", address)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		reserved = append(reserved, &listener{name: name, address: address, ln: ln, reserved: true})
-	}
-	if err := errors.Join(errs...); err != nil {
-		for _, it := range reserved {
-			it.ln.Close()
-		}
-		return nil, err
-	}
-	l.list = append(l.list, reserved...)
-	return func() { l.release(reserved) }, nil
-}
-
-func (l *Listeners) release(reserved []*listener) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.list = slices.DeleteFunc(l.list, func(it *listener) bool {
-		if !it.reserved || !slices.Contains(reserved, it) {
-			return false
-		}
-		it.ln.Close()
-		return true
-	})
-}
-
-// Files returns the bound sockets, for a hand-over through execve(2). The
-// descriptors are close-on-exec and stay valid until TCP or Close is called.
-func (l *Listeners) Files() ([]ListenerFile, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var files []ListenerFile
-	for _, it := range l.list {
-		if it.ln == nil {
-			continue
-		}
-		raw, err := it.ln.(syscall.Conn).SyscallConn()
-		if err == nil {
-			err = raw.Control(func(fd uintptr) { files = append(files, ListenerFile{it.name, int(fd)}) })
-		}
-		if err != nil {
-			return nil, fmt.Errorf("descriptor of listener %s: %w", it.address, err)
-		}
-	}
-	return files, nil
-}
-
 // State says of each address whether it is listened on.
 func (l *Listeners) State() []view.Listener {
 	l.mu.Lock()
@@ -284,12 +172,6 @@ func (l *Listeners) controls() int {
 	return n
 }
 
-func (l *Listeners) claim(name string) net.Listener {
-	ln := l.inherited[name]
-	delete(l.inherited, name)
-	return ln
-}
-
 // attach makes s the server of all sockets, present and to come.
 func (l *Listeners) attach(s *Server, accept func(net.Listener)) {
 	l.mu.Lock()
@@ -329,65 +211,4 @@ func duplicate(ln net.Listener) (net.Listener, error) {
 	}
 	defer f.Close()
 	return net.FileListener(f)
-}
-
-// schedule sees to it that retry is called if anything is left to bind, and
-// only then: nothing wakes up an idle daemon.
-func (l *Listeners) schedule() {
-	missing := slices.ContainsFunc(l.list, func(it *listener) bool { return it.ln == nil })
-	if l.timer != nil {
-		l.timer.Stop()
-		l.timer = nil
-	}
-	if missing && !l.closed {
-		l.timer = time.AfterFunc(l.retryEvery, l.retry)
-	}
-}
-
-// retry tries to bind what is not bound. Looking up a host may take long, so
-// the lock is not held meanwhile.
-func (l *Listeners) retry() {
-	l.mu.Lock()
-	var missing []*listener
-	for _, it := range l.list {
-		if it.ln == nil {
-			missing = append(missing, it)
-		}
-	}
-	l.mu.Unlock()
-
-	changed := false
-	for _, it := range missing {
-		ln, err := net.Listen("tcp", it.address)
-		changed = l.bound(it, ln, err) || changed
-	}
-
-	l.mu.Lock()
-	l.schedule()
-	l.mu.Unlock()
-	if changed {
-		l.changed()
-	}
-}
-
-// bound takes the outcome of an attempt to bind, if it is still of use, and
-// reports whether it differs from the last one.
-func (l *Listeners) bound(it *listener, ln net.Listener, err error) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed || it.ln != nil || !slices.Contains(l.list, it) {
-		if ln != nil {
-			ln.Close()
-		}
-		return false
-	}
-	if err != nil {
-		differs := it.err.Error() != err.Error()
-		it.err = err
-		return differs
-	}
-	it.ln, it.err = ln, nil
-	l.log.Info("http: listening", "address", ln.Addr().String())
-	l.serve(it)
-	return true
 }

@@ -141,6 +141,11 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/metrics", ``, "", 200, "", "up 1"},
 		{"POST", "/metrics", ``, "", 405, "", ""},
 		{"GET", "/", ``, "", 404, "", "no such page"},
+		{"POST", "/v1/entries/../stop", ``, "", 404, "", "no such page"},
+		{"POST", "/v1/entries//stop", ``, "", 404, "", "no such page"},
+		{"POST", "/v1/entries/%2e%2e/stop", ``, "", 202, "stop .. -1", ""}, // the supervisor knows no such entry
+		{"GET", "//v1/state", ``, "", 404, "", "no such page"},
+		{"GET", "/v1/state/", ``, "", 404, "", "no such page"},
 		{"GET", "/v2/state", ``, "", 404, "", "no such page"},
 		{"OPTIONS", "/v1/state", ``, "", 405, "", ""},
 	} {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -63,7 +64,8 @@ const (
 type Options struct {
 	Supervisor Supervisor
 	Permit     *Permit
-	// Hosts are further Host names that a loopback address answers to.
+	// Hosts are further Host names, without a port, that a loopback address
+	// answers to.
 	Hosts   []string
 	Metrics http.Handler
 	Log     *slog.Logger
@@ -230,6 +232,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 func (s *Server) admissible(r *http.Request) error {
 	if r.RequestURI == "*" || r.Method == http.MethodConnect {
 		return problemf(http.StatusBadRequest, "%s %s is not understood", r.Method, r.RequestURI)
+	}
+	// The router would redirect: `stop` of an entry called ".." to `stop` of the
+	// daemon.
+	if p := r.URL.EscapedPath(); p != path.Clean(p) {
+		return problemf(http.StatusNotFound, "no such page")
 	}
 	if err := checkHost(connOf(r).via, s.hosts, r.Host); err != nil {
 		return err
