@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/sentryd/sentryd/pkg/api"
+	"github.com/sentryd/sentryd/pkg/config"
+	"github.com/sentryd/sentryd/pkg/view"
+)
+
+func newStopCommand(c *cli) *cobra.Command {
+	keep := false
+	cmd := &cobra.Command{
+		Use:   "stop [NAME...]",
+		Short: "Stop entries or slots; without a name the daemon and all that it runs",
+		RunE: c.do(func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 0:
+				return c.stopDaemon(cmd.Context(), keep)
+			case keep:
+				return usagef("--keep is for the daemon: it goes without a NAME")
+			}
+			return c.each(cmd, args, func(ctx context.Context, client *api.Client, t target) (*api.Result, error) {
+				return client.Stop(ctx, t.entry, t.slot, 0)
+			})
+		}),
+		ValidArgsFunction: c.completeNames,
+	}
+	cmd.Flags().BoolVar(&keep, "keep", false, "end the daemon and leave its processes running")
+	c.waits(cmd)
+	return cmd
+}
+
+// stopDaemon stops the daemon and waits until its process is gone.
+func (c *cli) stopDaemon(ctx context.Context, keep bool) error {
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	st, err := client.State(ctx)
+	if err != nil {
+		return err
+	}
+	// Opened while it answers, so that it is the daemon and no later process
+	// of the same number. It may fail: the pid can be another namespace's.
+	pidfd, pidfdErr := unix.PidfdOpen(st.Daemon.PID, 0)
+	if pidfdErr == nil {
+		defer unix.Close(pidfd)
+	}
+	version, err := client.Shutdown(ctx, keep)
+	if err != nil || c.noWait {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	err = watch(ctx, client, version, func(now *view.State) (bool, error) {
+		st = now
+		return false, nil
+	})
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("still stopping after %v: %s", c.timeout, underWay(st, everything(st)))
+	case !errors.Is(err, api.ErrNoDaemon):
+		return err
+	}
+	if pidfdErr == nil {
+		waitEnd(pidfd, c.timeout)
+	}
+	return nil
+}
+
+// waitEnd waits until the process is dead. It has closed its socket already.
+func waitEnd(pidfd int, timeout time.Duration) {
+	deadline := time.Now().Add(timeout)
+	for left := timeout; left > 0; left = time.Until(deadline) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
+		if n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
+}
+
+func everything(st *view.State) []target {
+	var all []target
+	for _, e := range st.Entries {
+		all = append(all, target{e.Name, api.AllSlots})
+	}
+	return all
+}
+
+func newReloadCommand(c *cli) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "reload",
+		Short: "Check the configuration, then re-exec the daemon with it; its processes stay",
+		Args:  cobra.NoArgs,
+		RunE:  c.do(func(cmd *cobra.Command, _ []string) error { return c.reload(cmd.Context()) }),
+	}
+	c.waits(cmd)
+	return cmd
+}
+
+func (c *cli) reload(ctx context.Context) error {
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	before, err := client.State(ctx)
+	if err != nil {
+		return err
+	}
+	diff, err := client.Reload(ctx)
+	if err != nil {
+		return err
+	}
+	if !c.noWait {
+		if err := c.awaitReload(ctx, client, before, diff); err != nil {
+			return err
+		}
+	}
+	if !diff.Changed {
+		fmt.Fprintln(c.stdout, "nothing changed")
+		return nil
+	}
+	printDiff(c, diff, false)
+	return nil
+}
+
+// awaitReload waits for the new image, and then for what it changes.
+func (c *cli) awaitReload(ctx context.Context, client *api.Client, before *view.State, diff *view.Diff) error {
+	waiting, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	var now *view.State
+	err := watch(waiting, client, before.Version, func(st *view.State) (bool, error) {
+		now = st
+		if r := st.Daemon.LastReload; r.At.After(before.Daemon.LastReload.At) && !r.OK {
+			return false, fmt.Errorf("the reload failed, the daemon goes on as before: %s", r.Error)
+		}
+		return st.Daemon.Reexecs > before.Daemon.Reexecs, nil
+	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("the daemon has not re-exec'd itself within %v", c.timeout)
+	}
+	if err != nil {
+		return err
+	}
+	var changed []target
+	for _, e := range diff.Entries {
+		if e.Action != view.ActionKeep && e.Action != view.ActionUpdate {
+			changed = append(changed, target{e.Name, api.AllSlots})
+		}
+	}
+	_, err = c.settle(ctx, client, now.Version, changed, incarnationsOf(before))
+	return err
+}
+
+func newDiffCommand(c *cli) *cobra.Command {
+	output := ""
+	cmd := &cobra.Command{
+		Use:   "diff",
+		Short: "Show what a reload would do",
+		Args:  cobra.NoArgs,
+		RunE: c.do(func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			client, err := c.connect()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			diff, err := client.Diff(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				return printJSON(c.stdout, diff)
+			}
+			printDiff(c, diff, true)
+			return nil
+		}),
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "json")
+	return cmd
+}
+
+// printDiff prints a line a change, and with kept a line for each entry that
+// stays as it is.
+func printDiff(c *cli, diff *view.Diff, kept bool) {
+	for _, key := range diff.Daemon {
+		fmt.Fprintf(c.stdout, "%-8s %s\n", "daemon", key)
+	}
+	for _, e := range diff.Entries {
+		if e.Action == view.ActionKeep && !kept {
+			continue
+		}
+		line := fmt.Sprintf("%-8s %s", e.Action, e.Name)
+		switch {
+		case e.Action == view.ActionScale && e.From != nil && e.To != nil:
+			line += fmt.Sprintf(" (%d to %d)", *e.From, *e.To)
+		case len(e.Keys) > 0:
+			line += " (" + strings.Join(e.Keys, ", ") + ")"
+		}
+		fmt.Fprintln(c.stdout, line)
+	}
+}
+
+func newCheckCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Validate a configuration; no daemon needed",
+		Args:  cobra.NoArgs,
+		RunE: c.do(func(*cobra.Command, []string) error {
+			path, err := c.configPath()
+			if err != nil {
+				return err
+			}
+			cfg, err := config.Load(path, loadOptions())
+			if err != nil {
+				return err
+			}
+			noun := "entries"
+			if len(cfg.Entries) == 1 {
+				noun = "entry"
+			}
+			fmt.Fprintf(c.stdout, "%s: ok, %d %s\n", path, len(cfg.Entries), noun)
+			return nil
+		}),
+	}
+}
+
+func newVersionCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version of this program",
+		Args:  cobra.NoArgs,
+		RunE: c.do(func(*cobra.Command, []string) error {
+			fmt.Fprintf(c.stdout, "sentryd %s (%s, %s/%s)\n", c.version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return nil
+		}),
+	}
+}
