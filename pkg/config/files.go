@@ -117,6 +117,17 @@ func bare(err error) error {
 	return err
 }
 
+// CheckOwner reports what is wrong with a file for a daemon of that uid to
+// execute or read: it, its directory and the one that really holds it must be
+// the owner's and writable by nobody else. A sticky directory may be.
+func CheckOwner(path string, owner int) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return bare(err)
+	}
+	return trusted(path, info, owner)
+}
+
 // trusted checks the owner and mode of an opened file, of the directory that
 // its path names and of the one that really holds it.
 func trusted(path string, info fs.FileInfo, owner int) error {

@@ -184,6 +184,25 @@ func TestRequireOwner(t *testing.T) {
 	})
 }
 
+func TestCheckOwner(t *testing.T) {
+	path := filepath.Join(write(t, map[string]string{"d/program": ""}), "d/program")
+	if err := CheckOwner(path, os.Geteuid()); err != nil {
+		t.Error(err)
+	}
+	if err := CheckOwner(path, os.Geteuid()+1); err == nil {
+		t.Error("another user's was accepted")
+	}
+	if err := CheckOwner(path+"x", os.Geteuid()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	if err := os.Chmod(filepath.Dir(path), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckOwner(path, os.Geteuid()); err == nil {
+		t.Error("in a directory that anybody writes to it was accepted")
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	paths, err := filepath.Glob("testdata/bad/*.yaml")
 	if err != nil {
