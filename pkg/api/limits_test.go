@@ -103,7 +103,7 @@ func TestIdleConnectionsKeepNobodyOut(t *testing.T) {
 	h.server.mu.Lock()
 	defer h.server.mu.Unlock()
 	for i, limit := range []int{maxConns / 2, maxConns} {
-		p := h.server.pools[i]
+		p := h.server.gates[i].pool
 		p.mu.Lock()
 		if len(p.open) > limit || len(p.open) != p.openOthers {
 			t.Errorf("pool %d: %d connections, %d of others", i, len(p.open), p.openOthers)
@@ -179,7 +179,7 @@ func TestPolls(t *testing.T) {
 		tcp:  kernelPeers.tcp,
 	})
 	h.server.mu.Lock()
-	p := h.server.pools[0]
+	p := h.server.gates[0].pool
 	h.server.mu.Unlock()
 	p.mu.Lock()
 	p.others = 4
@@ -200,5 +200,23 @@ func TestPolls(t *testing.T) {
 	}
 	if got := request(t, h.over(t, "unix"), "GET", "/v1/state?after=43&timeout=1ms", ""); got.status != 200 {
 		t.Errorf("afterwards: %d", got.status)
+	}
+}
+
+// A client that does not read its answer holds up nobody else.
+func TestSlowReader(t *testing.T) {
+	h := newHouse(t, asUser(0))
+	h.state.Entries[0].Command[1] = strings.Repeat("x", 16<<20) // more than socket buffers take
+	c, err := net.Dial("unix", h.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, "GET /v1/state HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	if line := newAnswers(c).line(t); line != "HTTP/1.1 200 OK" {
+		t.Fatal(line)
+	}
+	if got := request(t, h.over(t, "unix"), "GET", "/v1/state", ""); got.status != 200 || len(got.body) < 16<<20 {
+		t.Errorf("got %d, %d bytes", got.status, len(got.body))
 	}
 }

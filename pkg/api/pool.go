@@ -16,8 +16,9 @@ type pool struct {
 	mu         sync.Mutex
 	open       map[*conn]*list.Element // the place in idle, nil while it is not idle
 	openOthers int
-	idle       list.List // of *conn; the longest idle first
-	waiting    int       // requests of others that are kept waiting
+	idle       list.List     // of *conn; the longest idle first
+	waiting    int           // requests of others that are kept waiting
+	onEmpty    chan struct{} // closed when the last connection is; nil before drained is called
 }
 
 func newPool(max, others int) *pool {
@@ -86,6 +87,24 @@ func (p *pool) remove(c *conn) {
 	if !c.privileged {
 		p.openOthers--
 	}
+	if p.onEmpty != nil && len(p.open) == 0 {
+		close(p.onEmpty)
+		p.onEmpty = nil
+	}
+}
+
+// drained returns a channel that is closed once there is no connection left.
+// Call it once, when none is accepted any more.
+func (p *pool) drained() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ch := make(chan struct{})
+	if len(p.open) == 0 {
+		close(ch)
+	} else {
+		p.onEmpty = ch
+	}
+	return ch
 }
 
 // release makes room when a connection is closed.

@@ -90,7 +90,7 @@ type Server struct {
 
 	mu        sync.Mutex
 	listeners *Listeners
-	pools     []*pool
+	gates     []*gate
 }
 
 // NewServer returns a server that does not listen yet.
@@ -148,27 +148,34 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		ls.detach(s)
 	}
 	s.drain()
-	// net/http waits 5 s for connections that have not sent anything.
-	quiet := time.AfterFunc(newGrace, s.closeIdle)
-	defer quiet.Stop()
 	ctx, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()
-	err := s.http.Shutdown(ctx)
-	if err != nil {
-		s.http.Close()
-		err = fmt.Errorf("requests in flight were cut: %w", err)
+	// http.Server.Shutdown drops, unanswered, requests that it reads from then
+	// on. So first accept no more and give what has been accepted a moment.
+	s.http.SetKeepAlivesEnabled(false)
+	s.mu.Lock()
+	gates := s.gates
+	s.mu.Unlock()
+	for _, g := range gates {
+		g.Close()
 	}
 	s.accepting.Wait()
-	return err
-}
-
-func (s *Server) closeIdle() {
-	s.mu.Lock()
-	pools := s.pools
-	s.mu.Unlock()
-	for _, p := range pools {
-		p.closeIdle()
+	grace, cancelGrace := context.WithTimeout(ctx, newGrace)
+	defer cancelGrace()
+	for _, g := range gates {
+		select {
+		case <-g.pool.drained():
+		case <-grace.Done():
+		}
 	}
+	for _, g := range gates {
+		g.pool.closeIdle() // net/http would wait 5 s for those that say nothing
+	}
+	if err := s.http.Shutdown(ctx); err != nil {
+		s.http.Close()
+		return fmt.Errorf("requests in flight were cut: %w", err)
+	}
+	return nil
 }
 
 // accept serves a listening socket, which it owns, until Shutdown.
@@ -180,10 +187,10 @@ func (s *Server) accept(ln net.Listener) {
 	}
 	g.pool = newPool(maxConns, others)
 	s.mu.Lock()
-	s.pools = append(s.pools, g.pool)
+	s.gates = append(s.gates, g)
 	s.mu.Unlock()
 	s.accepting.Go(func() {
-		if err := s.http.Serve(g); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.http.Serve(g); s.draining.Err() == nil {
 			s.log.Error("http: stopped accepting", "address", g.door.name, "error", err)
 		}
 	})

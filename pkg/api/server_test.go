@@ -147,3 +147,53 @@ func openFiles(t *testing.T) int {
 	}
 	return len(files)
 }
+
+// Over a re-exec a request is answered or cut, never refused; and the client
+// makes up for the cuts when it only reads.
+func TestRequestsOverManyServers(t *testing.T) {
+	h := newHouse(t, asUser(0))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	type count struct{ answered, cut int }
+	counts := make(chan count)
+	for _, address := range []string{h.socket, h.tcp} {
+		go func() {
+			var n count
+			network := "unix"
+			if address == h.tcp {
+				network = "tcp"
+			}
+			for ctx.Err() == nil {
+				c := h.over(t, network)
+				resp, err := c.Get("http://localhost/-/healthy")
+				switch {
+				case err == nil && resp.StatusCode == http.StatusOK:
+					n.answered++
+					resp.Body.Close()
+				case wasCut(err):
+					n.cut++
+				default:
+					t.Errorf("%s: %v", network, err)
+				}
+				c.CloseIdleConnections()
+			}
+			counts <- n
+		}()
+	}
+	for range 20 {
+		if err := h.server.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		h.server = h.newServer(t, asUser(0), nil)
+		h.server.Start(h.listeners)
+		request(t, h.over(t, "unix"), "GET", "/-/healthy", "")
+	}
+	cancel()
+	for range 2 {
+		n := <-counts
+		t.Logf("answered %d, cut %d", n.answered, n.cut)
+		if n.answered < 20 {
+			t.Errorf("only %d answered", n.answered)
+		}
+	}
+}
