@@ -14,10 +14,11 @@
 // # What makes the answer of Client.UID safe
 //
 // The client chooses when to close, so it can try to have the question asked
-// about something other than its own live socket. The kernel reports uid 0,
-// root's, for a socket that is closed or half closed and has no inode any
-// more; and a lookup of a connection that is gone falls back to whatever
-// listens on that port. So an answer counts only if all of this holds:
+// about something other than its own live socket. For a socket that is closed
+// the kernel reports uid 0, root's, and inode 0 (in TIME_WAIT always, on most
+// kernels as soon as no file is left); and a lookup of a connection that is
+// gone falls back to whatever listens on that port. So an answer counts only if
+// all of this holds:
 //
 //   - both ends have loopback addresses;
 //   - the client's socket is found under exactly that pair of addresses, is

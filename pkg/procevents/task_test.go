@@ -47,7 +47,7 @@ func leaderEnds() {
 // helper is this binary in another role.
 func helper(role string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), "PROCEVENTS_TEST="+role)
+	cmd.Env = append(os.Environ(), "PROCEVENTS_TEST="+role, "GORACE=atexit_sleep_ms=0")
 	return cmd
 }
 
