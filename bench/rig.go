@@ -57,7 +57,7 @@ func newRig(ctx context.Context, o *options) (_ *rig, err error) {
 	case !o.only.MatchString(sentrydMain) && !o.only.MatchString(sentrydQuiet):
 		// The floors and the peers alone.
 	case o.sentryd == "":
-		if err := build(ctx, "go", "build", "-trimpath", "-o", sentryd, "github.com/sentryd/sentryd/cmd/sentryd"); err != nil {
+		if err := build(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", sentryd, "github.com/sentryd/sentryd/cmd/sentryd"); err != nil {
 			return nil, err
 		}
 	default:
@@ -93,8 +93,11 @@ func (r *rig) buildC(ctx context.Context) error {
 	return nil
 }
 
+// build runs a compiler; Go's links statically, as the Makefile does.
 func build(ctx context.Context, name string, args ...string) error {
-	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%s %v: %w\n%s", name, args, err, out)
 	}
