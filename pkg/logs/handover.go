@@ -74,15 +74,10 @@ func (o *Output) Resume() {
 	}
 }
 
-// resume starts the reader again. All FIFOs are looked at: their events came
-// and went. life is held.
+// resume starts the reader again. Events that it had taken are in reader.ready,
+// the others still in the epoll set. life is held.
 func (o *Output) resume() {
-	o.mu.Lock()
-	o.state = running
-	for _, f := range o.byID {
-		o.reader.push(f)
-	}
-	o.mu.Unlock()
+	o.setState(running)
 	o.reader.start()
 }
 

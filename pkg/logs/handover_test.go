@@ -3,7 +3,9 @@ package logs
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -40,7 +42,10 @@ func TestHandovers(t *testing.T) {
 	h.read.SetReadDeadline(time.Time{})
 	go func() {
 		var next [writers + 1]int
-		defer func() { seen <- next }()
+		defer func() {
+			seen <- next
+			io.Copy(io.Discard, h.read) // after an error, so that the writers end
+		}()
 		in := bufio.NewScanner(h.read)
 		for in.Scan() {
 			if strings.HasSuffix(in.Text(), "end") {
@@ -115,5 +120,75 @@ func TestHandovers(t *testing.T) {
 	}
 	if c := h.Counts("w"); c.Lines != total {
 		t.Errorf("%d lines counted, %d seen", c.Lines, total)
+	}
+}
+
+// TestResume: what came while the output was paused is printed when execve has
+// failed; only one Pause at a time.
+func TestResume(t *testing.T) {
+	h := newHarness(t, Options{})
+	k := Key{Entry: "e"}
+	f := h.add(k)
+	write(t, f, "before\nhalf a ")
+	h.wantTexts("e               before")
+	h.Hold(k)
+	write(t, f, "held\n")
+	handover, err := h.Pause()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := handover.FIFOs[0]; !p.Held || p.Key != k || len(p.Partial) != 0 || len(handover.Out) != 0 {
+		t.Errorf("%+v", handover)
+	}
+	if _, err := h.Pause(); err == nil {
+		t.Error("paused twice")
+	}
+	write(t, f, "while paused\n")
+	h.Begin(Record{Key: k, PID: 3, Text: "Started."})
+	h.Resume()
+	h.wantTexts("e               half a ", "e.3             Started.", "e.3             held", "e.3             while paused")
+	write(t, f, "after\n")
+	h.wantTexts("e.3             after")
+}
+
+// TestBadHandover: descriptors that are not what they should be are left alone
+// and said; the rest is taken over.
+func TestBadHandover(t *testing.T) {
+	h := newHarness(t, Options{})
+	k := Key{Entry: "e"}
+	handover := &Handover{
+		FIFOs: []HandoverFIFO{
+			{Key: k, FD: int(h.errs.Fd())},
+			{Key: k, FD: 1 << 20},
+			{Key: Key{Entry: "../e"}, FD: int(h.errs.Fd())},
+		},
+		Entries: map[string]Counts{"e": {Bytes: 10, Lines: 2}},
+		Dropped: 5,
+		Out:     []byte("from before\n"),
+	}
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	o, err := New(Options{Dir: h.dir, Out: out, Err: h.errs, Handover: handover})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Add(k); err != nil {
+		t.Error(err)
+	}
+	if o.Counts("e") != (Counts{Bytes: 10, Lines: 2}) || o.Stats().Dropped != 5 {
+		t.Errorf("%+v %+v", o.Counts("e"), o.Stats())
+	}
+	o.Print(Record{Text: "from now"})
+	if err := o.Close(time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := os.ReadFile(out.Name()); string(got) != "from before\nfrom now\n" {
+		t.Errorf("%q", got)
+	}
+	if said, _ := os.ReadFile(h.errs.Name()); strings.Count(string(said), "not handed over") != 3 {
+		t.Errorf("%q", said)
 	}
 }
