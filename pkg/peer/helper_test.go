@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -63,7 +64,8 @@ func clientAs(t *testing.T, uid uint32, groups []uint32, how string, to net.Addr
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", to.Network(), to.String(), strconv.Itoa(n))
 	cmd.Env = append(os.Environ(), "PEER_TEST="+how, "GORACE=atexit_sleep_ms=0")
-	cmd.Stderr = os.Stderr
+	stderr := new(bytes.Buffer)
+	cmd.Stderr = stderr
 	if uid != uint32(os.Getuid()) || groups != nil {
 		if os.Getuid() != 0 {
 			t.Skip("needs root: a client of another user")
@@ -75,7 +77,7 @@ func clientAs(t *testing.T, uid uint32, groups []uint32, how string, to net.Addr
 	}
 	t.Cleanup(func() {
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("client: %v", err)
+			t.Errorf("client: %v: %s", err, stderr)
 		}
 	})
 }

@@ -139,12 +139,17 @@ func checkRefusal(t *testing.T, err error) {
 	t.Fatalf("no reason of ours: %v", err)
 }
 
+// lonely is an address from which nobody else connects, so that a port of it
+// can be bound again; one of 127.0.0.1 may be shared with connections to
+// elsewhere.
+var lonely = &net.TCPAddr{IP: net.IPv4(127, 77, 7, 7)}
+
 // The other way to be taken for root: send, reset, and let root's connection
 // take over the port. Before the accept, the client's socket is the wrong one
 // from the start, and only our own end shows it.
 func TestTakeoverBeforeAccept(t *testing.T) {
 	ln := listen(t, "tcp", "127.0.0.1:0")
-	first := dialFrom(t, ln, nil)
+	first := dialFrom(t, ln, lonely)
 	give(t, first, nobodyUID)
 	if _, err := first.Write([]byte("x")); err != nil {
 		t.Fatal(err)
@@ -182,7 +187,7 @@ func TestTakeoverBeforeAccept(t *testing.T) {
 // The same after the accept.
 func TestTakeoverAfterAccept(t *testing.T) {
 	ln := listen(t, "tcp", "127.0.0.1:0")
-	first, server := pair(t, ln, nil)
+	first, server := pair(t, ln, lonely)
 	give(t, first, nobodyUID)
 	cl, err := TCP(server)
 	if err != nil {

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"io"
 	"net"
 	"os"
 	"slices"
@@ -33,6 +34,9 @@ func TestUnix(t *testing.T) {
 			clientAs(t, tc.uid, tc.groups, "hold", ln.Addr(), 1)
 			c := accept(t, ln)
 			defer c.Close()
+			if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
 			cred, err := Unix(c.(*net.UnixConn))
 			if err != nil {
 				t.Fatal(err)

@@ -59,7 +59,10 @@
 //     an execve from another thread. Take it as "look at this process now".
 //   - A fork event of a thread (see [Event.IsThread]) names the parent of its
 //     process as parent, not the thread that made it.
-//   - The parent in Exit and Coredump events may be zero.
+//   - An Exit is sent after the parent was told (do_exit in kernel/exit.c). A
+//     fast wait can return before the event is made: then its timestamp is later
+//     than the wait, its parent is zero, and its pid may have a new owner.
+//   - The parent in a Coredump may be zero too.
 //   - A failed exec shows as an exit of a process that still has its parent's
 //     name.
 //   - Sequence numbers count per CPU.

@@ -30,7 +30,7 @@ func TestSupportedElsewhere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cmd := helper("supported")
 			cmd.SysProcAttr = &tc.attr
-			out, err := cmd.CombinedOutput()
+			out, err := cmd.Output()
 			if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EINVAL) {
 				t.Skipf("needs namespaces: %v", err)
 			}
@@ -55,7 +55,7 @@ func TestSupportedPlainUser(t *testing.T) {
 	}
 	cmd := helper("supported")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	out, err := cmd.CombinedOutput()
+	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
 	}
