@@ -25,26 +25,16 @@ func (s idleScenario) run(ctx context.Context, r *rig, c *contender) (_ map[stri
 	if err := pause(ctx, s.settle); err != nil {
 		return nil, err
 	}
-	before, err := readUsage(in.process.pid)
-	if err != nil {
-		return nil, err
-	}
-	forks, err := hostForks()
-	if err != nil {
-		return nil, err
-	}
-	began := monotonic()
-	if err := pause(ctx, s.window); err != nil {
-		return nil, err
-	}
-	seconds := (monotonic() - began).Seconds()
-	after, err := readUsage(in.process.pid)
-	if err != nil {
-		return nil, err
-	}
-	forksAfter, err := hostForks()
-	if err != nil {
-		return nil, err
+	// The quietest of a few windows, lest other work on the host be taken for ours.
+	var q window
+	for i := 0; i < 3 && (i == 0 || q.hostForks >= 1); i++ {
+		w, err := s.look(ctx, in.process.pid)
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 || w.hostForks < q.hostForks {
+			q = w
+		}
 	}
 	pss, err := readPSS(in.process.pid)
 	if err != nil {
@@ -55,11 +45,48 @@ func (s idleScenario) run(ctx context.Context, r *rig, c *contender) (_ map[stri
 		return nil, err
 	}
 	return map[string]float64{
-		"wakeups":    float64(after.switches-before.switches) / seconds,
-		"cpu":        ms(after.cpu-before.cpu) / seconds,
+		"wakeups":    q.wakeups,
+		"cpu":        q.cpu,
 		"pss":        pss,
-		"threads":    float64(after.threads),
+		"threads":    float64(q.threads),
 		"fds":        float64(fds),
-		"host_forks": float64(forksAfter-forks) / seconds,
+		"host_forks": q.hostForks,
 	}, in.check()
+}
+
+// window is what went on in a stretch of time, a second.
+type window struct {
+	wakeups, cpu float64 // cpu in milliseconds
+	hostForks    float64
+	threads      int
+}
+
+func (s idleScenario) look(ctx context.Context, pid int) (window, error) {
+	forks, err := hostForks()
+	if err != nil {
+		return window{}, err
+	}
+	before, err := readUsage(pid)
+	if err != nil {
+		return window{}, err
+	}
+	began := monotonic()
+	if err := pause(ctx, s.window); err != nil {
+		return window{}, err
+	}
+	after, err := readUsage(pid)
+	if err != nil {
+		return window{}, err
+	}
+	seconds := (monotonic() - began).Seconds()
+	forksAfter, err := hostForks()
+	if err != nil {
+		return window{}, err
+	}
+	return window{
+		wakeups:   float64(after.switches-before.switches) / seconds,
+		cpu:       ms(after.cpu-before.cpu) / seconds,
+		hostForks: float64(forksAfter-forks) / seconds,
+		threads:   after.threads,
+	}, nil
 }

@@ -141,6 +141,15 @@ func run(ctx context.Context, o *options) (err error) {
 // play runs one scenario, all contenders in turn in every round, and returns
 // how many measurements failed.
 func play(ctx context.Context, r *rig, s *scenario) (failed int) {
+	before, err := others()
+	if err != nil {
+		r.notes = append(r.notes, err.Error())
+	}
+	defer func() {
+		if after, err := others(); err == nil && s.took > 0 {
+			s.others = max(0, float64(after-before)/float64(s.took))
+		}
+	}()
 	for round := range s.rounds {
 		for i := range r.contenders {
 			if round%2 == 1 {

@@ -64,6 +64,9 @@ func (r *report) add(s *scenario) {
 			}
 		}
 	}
+	if s.others > 0.1 {
+		fmt.Printf("  The rest of the host used %.1f CPUs meanwhile: take these figures with care.\n", s.others)
+	}
 	for _, f := range s.failures {
 		fmt.Printf("  FAILED: %s\n", f)
 	}
@@ -107,7 +110,11 @@ func (r *report) printSummary() {
 			if m.target.ratio {
 				got = fmt.Sprintf("%.2f x", m.ratio(sentrydMain))
 			}
-			fmt.Printf("  %-8s %-44s %12s  %-12s %s\n", s.name, m.title, got, text, word(met))
+			care := ""
+			if s.others > 0.1 {
+				care = fmt.Sprintf("  (others used %.1f CPUs)", s.others)
+			}
+			fmt.Printf("  %-8s %-44s %12s  %-12s %s%s\n", s.name, m.title, got, text, word(met), care)
 		}
 	}
 }
@@ -128,15 +135,17 @@ func (r *report) writeJSON(path string) error {
 		Short   bool
 		Missing map[string]string
 		Notes   []string
+		Others  map[string]float64 // CPUs that the rest of the host used, by scenario
 		Failed  []string
 		Figures []figure
-	}{Host: r.host(), Started: r.started, Short: r.options.short, Missing: map[string]string{}, Notes: r.rig.notes}
+	}{Host: r.host(), Started: r.started, Short: r.options.short, Missing: map[string]string{}, Notes: r.rig.notes, Others: map[string]float64{}}
 	for _, c := range r.rig.contenders {
 		if c.missing != "" {
 			out.Missing[c.name] = c.missing
 		}
 	}
 	for _, s := range r.done {
+		out.Others[s.name] = s.others
 		for _, f := range s.failures {
 			out.Failed = append(out.Failed, s.name+": "+f)
 		}

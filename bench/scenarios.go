@@ -16,6 +16,7 @@ type scenario struct {
 	run      func(context.Context, *rig, *contender) (map[string]float64, error)
 	failures []string
 	took     time.Duration
+	others   float64 // CPUs that the rest of the host used meanwhile
 }
 
 // metric finds a metric by name; asking for one that is not declared is a

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // usage is what the threads of a process have used so far.
@@ -80,16 +82,73 @@ func readPSS(pid int) (float64, error) {
 
 // hostForks is the number of processes and threads the host has made so far.
 func hostForks() (uint64, error) {
-	data, err := os.ReadFile("/proc/stat")
+	v, err := hostStat("processes")
 	if err != nil {
 		return 0, err
 	}
-	for line := range strings.Lines(string(data)) {
-		if n, ok := strings.CutPrefix(line, "processes "); ok {
-			return strconv.ParseUint(strings.TrimSpace(n), 10, 64)
-		}
+	return v[0], nil
+}
+
+// hostCPU is the CPU time that everything on the host has used so far, and what
+// a hypervisor took away. Counted in ticks of 10 ms.
+func hostCPU() (time.Duration, error) {
+	v, err := hostStat("cpu")
+	if err != nil {
+		return 0, err
 	}
-	return 0, errors.New("/proc/stat has no line on processes")
+	if len(v) < 8 {
+		return 0, fmt.Errorf("/proc/stat: %d fields for cpu", len(v))
+	}
+	// user nice system idle iowait irq softirq steal, see proc(5).
+	return time.Duration(v[0]+v[1]+v[2]+v[5]+v[6]+v[7]) * 10 * time.Millisecond, nil
+}
+
+// ownCPU is what this process, the contenders that have ended and the children
+// that those reaped have used.
+func ownCPU() (time.Duration, error) {
+	var sum int64
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var u unix.Rusage
+		if err := unix.Getrusage(who, &u); err != nil {
+			return 0, fmt.Errorf("getrusage: %w", err)
+		}
+		sum += u.Utime.Nano() + u.Stime.Nano()
+	}
+	return time.Duration(sum), nil
+}
+
+// others is what the rest of the host has used.
+func others() (time.Duration, error) {
+	host, err := hostCPU()
+	if err != nil {
+		return 0, err
+	}
+	own, err := ownCPU()
+	return host - own, err
+}
+
+// hostStat reads the numbers of one line of /proc/stat.
+func hostStat(key string) ([]uint64, error) {
+	data, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(data)) {
+		f := strings.Fields(line)
+		if len(f) < 2 || f[0] != key {
+			continue
+		}
+		var v []uint64
+		for _, s := range f[1:] {
+			n, err := strconv.ParseUint(s, 10, 64)
+			if err != nil {
+				return nil, fmt.Errorf("/proc/stat: %s: %w", key, err)
+			}
+			v = append(v, n)
+		}
+		return v, nil
+	}
+	return nil, fmt.Errorf("/proc/stat has no line %q", key)
 }
 
 // fields reads a file of lines `Key: value`.
