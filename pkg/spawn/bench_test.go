@@ -10,7 +10,7 @@ func BenchmarkStorm(b *testing.B) {
 	}{{"clone3", false}, {"forkExec", true}} {
 		b.Run(mode.name, func(b *testing.B) {
 			p := newTestPool(b, Options{}, func(p *Pool) { p.fork = p.fork || mode.fork })
-			spec := tiny(b)
+			spec := static(b, exitWith(0))
 			b.ReportAllocs()
 			b.ResetTimer()
 			storm(b, p, spec, b.N, 8)

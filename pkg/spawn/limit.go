@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"debug/elf"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -63,10 +64,10 @@ var originalLimit = sync.OnceValues(func() (origLimit, error) {
 	return origLimit{raised: child.Cur != l.Cur, soft: child.Cur, hard: l.Max}, nil
 })
 
-// startTiny starts tinyELF by the standard library.
+// startTiny starts, by the standard library, a program of a few bytes.
 func startTiny() (pid, pidfd int, err error) {
-	image := tinyELF(runtime.GOARCH)
-	if image == nil {
+	code := exitCode(runtime.GOARCH)
+	if code == nil {
 		return 0, -1, errors.New("none for " + runtime.GOARCH)
 	}
 	w, err := unix.MemfdCreate("spawn", unix.MFD_CLOEXEC|unix.MFD_EXEC)
@@ -76,7 +77,7 @@ func startTiny() (pid, pidfd int, err error) {
 	if err != nil {
 		return 0, -1, fmt.Errorf("create memfd: %w", err)
 	}
-	_, err = unix.Write(w, image)
+	_, err = unix.Write(w, staticELF(runtime.GOARCH, code))
 	if err != nil {
 		unix.Close(w)
 		return 0, -1, fmt.Errorf("write memfd: %w", err)
@@ -100,27 +101,31 @@ func startTiny() (pid, pidfd int, err error) {
 	return pid, pidfd, nil
 }
 
-// tinyELF returns a static program that does nothing but exit with code 0.
-func tinyELF(arch string) []byte {
-	var machine uint16
-	var code []byte
+// exitCode is machine code that ends a process with code 0, nil for an unknown
+// architecture.
+func exitCode(arch string) []byte {
 	switch arch {
 	case "amd64":
-		machine = 62 // EM_X86_64
-		code = []byte{
+		return []byte{
 			0xb8, 0xe7, 0, 0, 0, // mov eax, 231 (exit_group)
 			0x31, 0xff, // xor edi, edi
 			0x0f, 0x05, // syscall
 		}
 	case "arm64":
-		machine = 183 // EM_AARCH64
-		code = []byte{
+		return []byte{
 			0xc8, 0x0b, 0x80, 0xd2, // mov x8, 94 (exit_group)
 			0x00, 0x00, 0x80, 0xd2, // mov x0, 0
 			0x01, 0x00, 0x00, 0xd4, // svc 0
 		}
-	default:
-		return nil
+	}
+	return nil
+}
+
+// staticELF returns a static program for amd64 or arm64 that consists of code.
+func staticELF(arch string, code []byte) []byte {
+	machine := uint16(elf.EM_X86_64)
+	if arch == "arm64" {
+		machine = uint16(elf.EM_AARCH64)
 	}
 	const header, base = 64 + 56, 0x400000
 	size := uint64(header + len(code))

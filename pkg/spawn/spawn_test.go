@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -10,12 +11,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// TestMain runs a helper instead of the tests if it is asked to: some tests
+// need a process with limits or a user of its own.
+func TestMain(m *testing.M) {
+	if name := os.Getenv("SPAWN_TEST_HELPER"); name != "" {
+		if err := helpers[name](); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
 // newTestPool makes a Pool that is closed at the end of the test, which fails
-// if a descriptor is left.
+// if a descriptor or a goroutine is left.
 func newTestPool(t testing.TB, o Options, hook func(*Pool)) *Pool {
 	t.Helper()
 	time.AfterFunc(time.Hour, func() {}).Stop() // the first timer of a process opens two descriptors
-	before := openFDs(t)
+	fds, routines := openFDs(t), runtime.NumGoroutine()
 	p, err := newPool(o, hook)
 	if err != nil {
 		t.Fatal(err)
@@ -24,14 +38,31 @@ func newTestPool(t testing.TB, o Options, hook func(*Pool)) *Pool {
 		p.killAll()
 		p.Close()
 		p.waitSpawners()
-		if after := openFDs(t); after != before {
-			t.Errorf("%d descriptors open after the test, %d before", after, before)
+		if n := openFDs(t); n != fds {
+			t.Errorf("%d descriptors open after the test, %d before", n, fds)
+		}
+		for runtime.NumGoroutine() > routines {
+			runtime.Gosched() // those that have returned are counted until they are gone
 		}
 	})
 	return p
 }
 
-// killAll ends what a failed test left running.
+// bothProbes runs a test as on this kernel, and as on one before 6.9.
+func bothProbes(t *testing.T, test func(t *testing.T, p *Pool)) {
+	t.Run("exact", func(t *testing.T) {
+		p := newTestPool(t, Options{}, nil)
+		if !p.probe.exact {
+			t.Skip("needs PIDFD_SIGNAL_PROCESS_GROUP: Linux 6.9")
+		}
+		test(t, p)
+	})
+	t.Run("old kernel", func(t *testing.T) {
+		test(t, newTestPool(t, Options{}, func(p *Pool) { p.probe.exact = false }))
+	})
+}
+
+// killAll ends what a test left running.
 func (p *Pool) killAll() {
 	for _, c := range p.Children() {
 		_ = p.SignalGroup(c.Token, int(unix.SIGKILL))
@@ -56,11 +87,11 @@ func openFDs(t testing.TB) int {
 	return len(dir)
 }
 
-// events collects events until done says so, and fails the test if that takes long.
-func (p *Pool) collectUntil(t testing.TB, done func(all []Event) bool) []Event {
+// until collects events until done says so, and fails the test if that takes long.
+func (p *Pool) until(t testing.TB, done func(all []Event) bool) []Event {
 	t.Helper()
 	var all []Event
-	deadline := time.After(60 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for {
 		all = p.Events(all)
 		if done(all) {
@@ -69,7 +100,7 @@ func (p *Pool) collectUntil(t testing.TB, done func(all []Event) bool) []Event {
 		select {
 		case <-p.Ready():
 		case <-deadline:
-			t.Fatalf("only these events came: %+v", all)
+			t.Fatalf("only %d events came, the last: %+v", len(all), all[max(0, len(all)-5):])
 		}
 	}
 }
@@ -77,39 +108,73 @@ func (p *Pool) collectUntil(t testing.TB, done func(all []Event) bool) []Event {
 // take collects n events.
 func (p *Pool) take(t testing.TB, n int) []Event {
 	t.Helper()
-	return p.collectUntil(t, func(all []Event) bool { return len(all) >= n })
+	return p.until(t, func(all []Event) bool { return len(all) >= n })
+}
+
+// startShell starts a shell script and returns when it has written a line.
+func startShell(p *Pool, token Token, dir, script string) error {
+	spec := sh(script)
+	spec.Stdout = Stdio{Path: filepath.Join(dir, fmt.Sprintf("fifo%d", token)), Flags: unix.O_RDWR}
+	if err := unix.Mkfifo(spec.Stdout.Path, 0o600); err != nil {
+		return err
+	}
+	fifo, err := os.OpenFile(spec.Stdout.Path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer fifo.Close()
+	p.Start(token, spec)
+	if err := fifo.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		return err
+	}
+	_, err = fifo.Read(make([]byte, 1))
+	return err
 }
 
 func sh(script string) *Spec {
 	return &Spec{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Env: []string{"PATH=/usr/bin:/bin"}}
 }
 
-// tiny writes a program that exits with code 0 at once.
-func tiny(t testing.TB) *Spec {
+// static writes a static program.
+func static(t testing.TB, code []byte) *Spec {
 	t.Helper()
-	image := tinyELF(runtime.GOARCH)
-	if image == nil {
-		t.Skip("needs a small program for this architecture")
+	if code == nil {
+		t.Skip("needs machine code for " + runtime.GOARCH)
 	}
-	path := filepath.Join(t.TempDir(), "tiny")
-	if err := os.WriteFile(path, image, 0o755); err != nil {
+	path := filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(path, staticELF(runtime.GOARCH, code), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return &Spec{Path: path, Args: []string{"tiny"}}
+	return &Spec{Path: path}
 }
 
-func TestStartExit(t *testing.T) {
-	p := newTestPool(t, Options{}, nil)
-	p.Start(7, sh("exit 3"))
-	ev := p.take(t, 2)
-	if ev[0].Kind != Started || ev[0].Token != 7 || ev[0].PID <= 0 || ev[0].At <= 0 || ev[0].Wall <= 0 {
-		t.Errorf("first event: %+v", ev[0])
+// exitWith is machine code that ends with this exit code.
+func exitWith(code byte) []byte {
+	switch runtime.GOARCH {
+	case "amd64":
+		return []byte{0xb8, 0xe7, 0, 0, 0, 0xbf, code, 0, 0, 0, 0x0f, 0x05} // mov eax, 231; mov edi, code; syscall
+	case "arm64":
+		return []byte{
+			0xc8, 0x0b, 0x80, 0xd2, // mov x8, 94
+			code << 5, code >> 3, 0x80, 0xd2, // mov x0, code
+			0x01, 0x00, 0x00, 0xd4,
+		}
 	}
-	if ev[1].Kind != Exited || ev[1].Token != 7 || ev[1].PID != ev[0].PID || !ev[1].Status.Known ||
-		ev[1].Status.Code != 3 || !ev[1].GroupEmpty || ev[1].At < ev[0].At {
-		t.Errorf("second event: %+v", ev[1])
+	return nil
+}
+
+// pause is machine code that waits for a signal, for ever.
+func pause() []byte {
+	switch runtime.GOARCH {
+	case "amd64":
+		return []byte{0xb8, 34, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7} // mov eax, 34 (pause); syscall; jmp
+	case "arm64":
+		return []byte{
+			0x00, 0x00, 0x80, 0xd2, 0x01, 0x00, 0x80, 0xd2, 0x02, 0x00, 0x80, 0xd2, 0x03, 0x00, 0x80, 0xd2, // mov x0…x3, 0
+			0x28, 0x09, 0x80, 0xd2, // mov x8, 73 (ppoll)
+			0x01, 0x00, 0x00, 0xd4,
+			0xfa, 0xff, 0xff, 0x17, // b start
+		}
 	}
-	if c := p.Children(); len(c) != 0 {
-		t.Errorf("children left: %v", c)
-	}
+	return nil
 }

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
+	"io"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -118,7 +118,7 @@ func (c *interpCache) touch(path string) (interp string, err error) {
 
 // interpreter returns the interpreter that a file names: the word after "#!",
 // or the PT_INTERP segment of an ELF file; "" if there is none. head is how the file begins.
-func interpreter(file fdReader, head []byte) string {
+func interpreter(file io.ReaderAt, head []byte) string {
 	if rest, ok := bytes.CutPrefix(head, []byte("#!")); ok {
 		line, _, _ := bytes.Cut(rest, []byte("\n"))
 		word := bytes.TrimLeft(line, " \t")
@@ -135,7 +135,7 @@ func interpreter(file fdReader, head []byte) string {
 
 // elfInterp reads PT_INTERP. Only little-endian 64-bit files are looked into;
 // the machines that this runs on execute hardly anything else.
-func elfInterp(file fdReader, head []byte) string {
+func elfInterp(file io.ReaderAt, head []byte) string {
 	const headerSize, progSize = 64, 56
 	if len(head) < headerSize || head[elf.EI_CLASS] != byte(elf.ELFCLASS64) || head[elf.EI_DATA] != byte(elf.ELFDATA2LSB) {
 		return ""
@@ -146,7 +146,7 @@ func elfInterp(file fdReader, head []byte) string {
 		return ""
 	}
 	progs := make([]byte, int(num)*progSize)
-	if !file.readAt(progs, off) {
+	if _, err := file.ReadAt(progs, int64(off)); err != nil {
 		return ""
 	}
 	for ; len(progs) > 0; progs = progs[progSize:] {
@@ -158,7 +158,7 @@ func elfInterp(file fdReader, head []byte) string {
 			return ""
 		}
 		path := make([]byte, size)
-		if !file.readAt(path, off) {
+		if _, err := file.ReadAt(path, int64(off)); err != nil {
 			return ""
 		}
 		path, _, _ = bytes.Cut(path, []byte{0})
@@ -170,17 +170,20 @@ func elfInterp(file fdReader, head []byte) string {
 // fdReader reads a file by its descriptor.
 type fdReader int
 
-// readAt reports whether b could be filled from off.
-func (fd fdReader) readAt(b []byte, off uint64) bool {
-	for len(b) > 0 {
-		n, err := syscall.Pread(int(fd), b, int64(off))
-		if err == syscall.EINTR {
+// ReadAt implements io.ReaderAt.
+func (fd fdReader) ReadAt(b []byte, off int64) (n int, err error) {
+	for n < len(b) {
+		m, err := unix.Pread(int(fd), b[n:], off+int64(n))
+		if err == unix.EINTR {
 			continue
 		}
-		if err != nil || n == 0 {
-			return false
+		if err != nil {
+			return n, err
 		}
-		b, off = b[n:], off+uint64(n)
+		if m == 0 {
+			return n, io.EOF
+		}
+		n += m
 	}
-	return true
+	return n, nil
 }

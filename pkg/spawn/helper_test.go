@@ -1,0 +1,206 @@
+package spawn
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// helpers run in a process of their own; see TestMain.
+var helpers = map[string]func() error{
+	"limit": helpLimit,
+	"nproc": helpNproc,
+	"files": helpFiles,
+}
+
+func runHelper(t *testing.T, name string, wrap ...string) string {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := append(wrap, exe)
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), "SPAWN_TEST_HELPER="+name)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, stderr.Bytes())
+	}
+	return string(out)
+}
+
+// helpEvents returns n events of p.
+func helpEvents(p *Pool, n int) ([]Event, error) {
+	var all []Event
+	deadline := time.After(time.Minute)
+	for {
+		if all = p.Events(all); len(all) >= n {
+			return all, nil
+		}
+		select {
+		case <-p.Ready():
+		case <-deadline:
+			return nil, fmt.Errorf("only these events came: %+v", all)
+		}
+	}
+}
+
+// TestLimit checks that a child gets the descriptor limit that this process
+// was started with, and not the one that the Go runtime made of it.
+func TestLimit(t *testing.T) {
+	for _, ulimit := range []string{"ulimit -Sn 300", "ulimit -n 300", "ulimit -Sn 299; ulimit -Hn 300"} {
+		got := runHelper(t, "limit", "/bin/sh", "-c", ulimit+`; ulimit -Sn; ulimit -Hn; exec "$0"`)
+		var soft, hard, childSoft, childHard, forkSoft, forkHard int
+		if _, err := fmt.Sscan(got, &soft, &hard, &childSoft, &childHard, &forkSoft, &forkHard); err != nil {
+			t.Fatal(err, got)
+		}
+		if childSoft != soft || childHard != hard || forkSoft != soft || forkHard != hard {
+			t.Errorf("%s: started with %d/%d, child got %d/%d, by ForkExec %d/%d", ulimit, soft, hard, childSoft, childHard, forkSoft, forkHard)
+		}
+	}
+}
+
+func helpLimit() error {
+	for _, fork := range []bool{false, true} {
+		p, err := newPool(Options{}, func(p *Pool) { p.fork = p.fork || fork })
+		if err != nil {
+			return err
+		}
+		p.Start(1, &Spec{Path: "sleep", Args: []string{"sleep", "1000"}})
+		ev, err := helpEvents(p, 1)
+		if err != nil {
+			return err
+		}
+		var l unix.Rlimit
+		if err := unix.Prlimit(ev[0].PID, unix.RLIMIT_NOFILE, nil, &l); err != nil {
+			return err
+		}
+		fmt.Println(l.Cur, l.Max)
+		if err := p.Signal(1, int(unix.SIGKILL)); err != nil {
+			return err
+		}
+		if _, err := helpEvents(p, 1); err != nil {
+			return err
+		}
+		p.Close()
+	}
+	return nil
+}
+
+// TestNoProcesses lets clone fail with EAGAIN.
+func TestNoProcesses(t *testing.T) { runHelper(t, "nproc") }
+
+func helpNproc() error {
+	Prewarm(12)
+	p, err := New(Options{})
+	if err != nil {
+		return err
+	}
+	if os.Getuid() == 0 {
+		// Root has no such limit. Tens of thousands may be taken by others.
+		if err := syscall.Setuid(54321); err != nil {
+			return err
+		}
+	}
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &l); err != nil {
+		return err
+	}
+	spec := &Spec{Path: "/bin/true"}
+	if err := unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: 1, Max: l.Max}); err != nil {
+		return err
+	}
+	p.Start(1, spec)
+	ev, err := helpEvents(p, 1)
+	if err != nil {
+		return err
+	}
+	if ev[0].Kind != StartFailed || *ev[0].Err != (StartError{Op: "clone", Errno: syscall.EAGAIN}) {
+		return fmt.Errorf("not EAGAIN: %+v", ev[0])
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NPROC, &l); err != nil {
+		return err
+	}
+	p.Start(2, spec)
+	if ev, err = helpEvents(p, 2); err != nil || ev[1].Kind != Exited {
+		return fmt.Errorf("did not recover: %+v, %v", ev, err)
+	}
+	p.Close()
+	return nil
+}
+
+// TestNoFiles lets a start meet EMFILE, and a group be watched all the same.
+func TestNoFiles(t *testing.T) { runHelper(t, "files") }
+
+func helpFiles() error {
+	p, err := New(Options{})
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "spawn")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := startShell(p, 1, dir, "sleep 1000 & echo; exec sleep 1000"); err != nil {
+		return err
+	}
+	if _, err := helpEvents(p, 1); err != nil {
+		return err
+	}
+	var fds []int
+	for {
+		fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == unix.EMFILE {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		fds = append(fds, fd)
+	}
+	for token, spec := range map[Token]*Spec{
+		3: {Path: "/bin/true"},
+		4: {Path: "/bin/true", Stdout: Stdio{Path: "/dev/zero", Flags: unix.O_WRONLY}},
+	} {
+		p.Start(token, spec)
+		ev, err := helpEvents(p, 1)
+		if err != nil {
+			return err
+		}
+		if ev[0].Kind != StartFailed || !errors.Is(ev[0].Err, syscall.EMFILE) {
+			return fmt.Errorf("start %s: %+v", strconv.Itoa(int(token)), ev[0])
+		}
+	}
+	for _, kill := range []func(Token, int) error{p.Signal, p.SignalGroup} {
+		if err := kill(1, int(unix.SIGKILL)); err != nil {
+			return err
+		}
+		ev, err := helpEvents(p, 1)
+		if err != nil {
+			return err
+		}
+		if ev[0].Token != 1 || ev[0].Kind != Exited && ev[0].Kind != GroupEmpty {
+			return fmt.Errorf("%+v", ev[0])
+		}
+	}
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+	p.Start(5, &Spec{Path: "/bin/true"})
+	if ev, err := helpEvents(p, 2); err != nil || ev[1].Kind != Exited {
+		return fmt.Errorf("did not recover: %+v, %v", ev, err)
+	}
+	p.Close()
+	return nil
+}
