@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -49,32 +50,56 @@ func TestClosedSocketIsNobodys(t *testing.T) {
 	}
 }
 
-// An answer of Linux 6.18 about a connection from 127.0.0.1:37182 to port 8001.
-const diagFixture = "02010000913e1f417f0000010000000000000000000000007f000001000000000000000000000000" +
-	"00000000" + "1900000000000000" + "00000000" + "00000000" + "00000000" + "feff0000" + "d2040000"
+// A reply about a connection from 127.0.0.1:37182 to port 8001, little-endian.
+const (
+	diagHeader = "58000000" + "1400" + "0000" + "00000000" + "00000000"
+	diagBody   = "02010000913e1f417f0000010000000000000000000000007f000001000000000000000000000000" +
+		"00000000" + "1900000000000000" + "00000000" + "00000000" + "00000000" + "feff0000" + "d2040000"
+)
 
-func TestParseDiag(t *testing.T) {
-	b, err := hex.DecodeString(diagFixture)
-	if err != nil {
-		t.Fatal(err)
-	}
+func fixture(t testing.TB) []byte {
+	t.Helper()
 	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
 		t.Skip("needs a little-endian machine: the fixture is one's")
 	}
+	b, err := hex.DecodeString(diagHeader + diagBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestParseReply(t *testing.T) {
 	want := socket{
 		addr:  netip.MustParseAddrPort("127.0.0.1:37182"),
 		peer:  netip.MustParseAddrPort("127.0.0.1:8001"),
 		state: established, uid: nobodyUID, id: identity{inode: 1234, cookie: 0x19},
 	}
-	if got, err := parseDiag(b); err != nil || got != want {
+	if got, err := parseReply(fixture(t)); err != nil || got != want {
 		t.Errorf("%+v, %v; want %+v", got, err, want)
 	}
-	if _, err := parseDiag(b[:len(b)-1]); err == nil {
-		t.Error("takes a truncated message")
+	ne := binary.NativeEndian
+	for name, spoil := range map[string]func([]byte) []byte{
+		"empty":           func(b []byte) []byte { return nil },
+		"header only":     func(b []byte) []byte { return b[:16] },
+		"truncated":       func(b []byte) []byte { return b[:len(b)-1] },
+		"length short":    func(b []byte) []byte { ne.PutUint32(b, 0x57); return b },
+		"length zero":     func(b []byte) []byte { ne.PutUint32(b, 0); return b },
+		"length long":     func(b []byte) []byte { ne.PutUint32(b, 0x59); return b },
+		"other type":      func(b []byte) []byte { ne.PutUint16(b[4:], 3); return b },
+		"other family":    func(b []byte) []byte { b[16] = unix.AF_UNIX; return b },
+		"error, no errno": func(b []byte) []byte { ne.PutUint16(b[4:], unix.NLMSG_ERROR); ne.PutUint32(b, 16); return b },
+		"error zero":      func(b []byte) []byte { ne.PutUint16(b[4:], unix.NLMSG_ERROR); ne.PutUint32(b[16:], 0); return b },
+	} {
+		if s, err := parseReply(spoil(fixture(t))); !errors.Is(err, errDiagReply) || s != (socket{}) {
+			t.Errorf("%s: %+v, %v", name, s, err)
+		}
 	}
-	b[0] = unix.AF_UNIX
-	if _, err := parseDiag(b); err == nil {
-		t.Error("takes another family")
+	b := fixture(t)
+	ne.PutUint16(b[4:], unix.NLMSG_ERROR)
+	ne.PutUint32(b[16:], ^uint32(unix.ENOENT)+1)
+	if _, err := parseReply(b); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("error reply: %v", err)
 	}
 }
 
@@ -86,15 +111,14 @@ func TestTCPStateCode(t *testing.T) {
 	}
 }
 
-func FuzzParseDiag(f *testing.F) {
-	b, err := hex.DecodeString(diagFixture)
-	if err != nil {
-		f.Fatal(err)
-	}
+func FuzzParseReply(f *testing.F) {
+	b := fixture(f)
 	f.Add(b)
-	f.Add(append([]byte{unix.AF_INET6}, b[1:]...))
+	v6 := bytes.Clone(b)
+	v6[16] = unix.AF_INET6
+	f.Add(v6)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := parseDiag(b)
+		s, err := parseReply(b)
 		if err != nil {
 			if s != (socket{}) {
 				t.Fatalf("%+v with error %v", s, err)
