@@ -36,8 +36,8 @@ var lostNofile atomic.Pointer[unix.Rlimit]
 // arrived during the attempt is lost; the caller asks to try again anyway),
 // and the soft RLIMIT_NOFILE is what it was. One trace is left: package
 // syscall forgets the soft limit the program was started with, so children
-// started after a failed execve inherit the raised one, until a later Exec,
-// which hands the right one on, succeeds.
+// that syscall.ForkExec starts after a failed execve inherit the raised one. A
+// later Exec hands the right one on all the same.
 func Exec(path string, argv, env []string, s *Saved, files []File) error {
 	if err := checkFiles(files); err != nil {
 		return fmt.Errorf("exec %s: %w", path, err)
