@@ -129,7 +129,8 @@ func (s *session) shell(command string) (int, []string) {
 	if err != nil && !errors.As(err, &exit) {
 		s.t.Fatalf("%s: %v", command, err)
 	}
-	text := strings.TrimRight(strings.ReplaceAll(string(out), s.run, "/run/sentryd"), "\n")
+	places := strings.NewReplacer(s.run, "/run/sentryd", s.dir, "/home/you", s.listen, defaultListen)
+	text := strings.TrimRight(places.Replace(string(out)), "\n")
 	if text == "" {
 		return cmd.ProcessState.ExitCode(), nil
 	}
