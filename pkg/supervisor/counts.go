@@ -13,12 +13,17 @@ import (
 type counts struct {
 	queueLength atomic.Int64
 	ignored     atomic.Uint64
-	detection   detection
 
 	mu       sync.Mutex
 	failures map[string]uint64
 	reexecs  map[string]uint64
 }
+
+// Results of a re-exec.
+const (
+	resultOK     = "ok"
+	resultFailed = "failed"
+)
 
 func (c *counts) failure(operation string) { c.add(&c.failures, operation) }
 func (c *counts) reexec(result string)     { c.add(&c.reexecs, result) }
@@ -37,7 +42,7 @@ var detectionBounds = []float64{
 	25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 50e-3, 250e-3, 1, 10,
 }
 
-// detection is a histogram written by one goroutine and read by others.
+// detection is a histogram that any goroutine may write or read.
 type detection struct {
 	mu     sync.Mutex
 	counts []uint64

@@ -141,13 +141,13 @@ func (s *Supervisor) translate(e *spawn.Event) fsm.Event {
 	switch e.Kind {
 	case spawn.Started:
 		c.pid, c.startedAt = e.PID, e.At
-		s.watch(c)
+		s.Witness.track(c.pid, c.token, c.startedAt)
 		return fsm.Spawned{ID: c.id, PID: e.PID, At: e.At, Wall: e.Wall}
 	case spawn.StartFailed:
 		s.forget(c.token)
 		return s.failed(c.id, e.At, e.Wall, e.Err)
 	case spawn.Exited:
-		s.testify(c, s.Clock.Now())
+		s.Witness.handled(c.pid, c.token, s.Clock.Now())
 		if e.GroupEmpty {
 			s.forget(c.token)
 		}

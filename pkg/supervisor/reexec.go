@@ -155,7 +155,7 @@ func Resume(o Options, saved *state.Daemon, files map[string]int) (*Supervisor, 
 	d.Reexecs, d.ReexecedAt = saved.Reexecs+1, &now
 	s.publisher.version = saved.Version
 	s.loadCounters(&saved.Counters)
-	s.counts.reexec("ok")
+	s.counts.reexec(resultOK)
 
 	s.paused = true
 	s.adopt(snap, files)
@@ -209,7 +209,7 @@ func (s *Supervisor) adoptSlot(id fsm.ID, slot *fsm.SlotSnapshot, files map[stri
 	s.children[c.token] = c
 	s.tokens[id] = c.token
 	if slot.Live {
-		s.watch(c)
+		s.Witness.track(c.pid, c.token, c.startedAt)
 	}
 	fd, ok := files[pidfdName(id)]
 	if !ok {
@@ -231,7 +231,6 @@ func (s *Supervisor) lose(c *child, slot *fsm.SlotSnapshot, err error) {
 	s.Log.Error("a process could not be taken over", "entry", c.id.Entry, "slot", c.id.Slot,
 		"incarnation", c.id.Incarnation, "pid", slot.PID, "error", err)
 	s.counts.failure("adopt")
-	s.unwatch(c)
 	s.forget(c.token)
 	now := s.Clock.Now()
 	if !slot.Live {

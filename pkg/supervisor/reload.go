@@ -105,7 +105,7 @@ func (s *Supervisor) preflight(ctx context.Context) (*config.Config, *view.Diff,
 	}
 	if err := s.Handover.Preflight(ctx, saved); err != nil {
 		s.Serving.Abandon()
-		s.counts.reexec("failed")
+		s.counts.reexec(resultFailed)
 		return nil, nil, &view.Error{Kind: view.BadConfig, Message: fmt.Sprintf("the program cannot go on as %s: %v", s.Handover.Binary(), err)}
 	}
 	return next, s.diff(next), nil
@@ -136,7 +136,7 @@ func (s *Supervisor) reexec(next *config.Config) {
 		}
 	}
 	s.Serving.Resume()
-	s.counts.reexec("failed")
+	s.counts.reexec(resultFailed)
 	s.refuseReload(failure)
 }
 

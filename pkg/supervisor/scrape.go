@@ -27,7 +27,7 @@ func (s *Supervisor) Scrape(out OutputCounts) *view.State {
 	}
 	d.ProcEventsLost = s.Witness.lost.Load()
 	d.ProcResyncs = s.Witness.resyncs.Load()
-	d.ExitDetection = s.counts.detection.view()
+	d.ExitDetection = s.Witness.delays.view()
 	d.EventQueueLength = int(s.counts.queueLength.Load())
 	d.OutputDropped = out.Stats().Dropped
 	entries := make([]*view.Entry, len(st.Entries))
@@ -44,15 +44,13 @@ func (s *Supervisor) Scrape(out OutputCounts) *view.State {
 func (c *counts) view() (reexecs, failures []view.LabelCount) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return labelled(c.reexecs), labelled(c.failures)
-}
-
-func labelled(m map[string]uint64) []view.LabelCount {
-	var out []view.LabelCount
-	for _, label := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, view.LabelCount{Label: label, N: m[label]})
+	for _, result := range []string{resultFailed, resultOK} { // both, from the start
+		reexecs = append(reexecs, view.LabelCount{Label: result, N: c.reexecs[result]})
 	}
-	return out
+	for _, operation := range slices.Sorted(maps.Keys(c.failures)) {
+		failures = append(failures, view.LabelCount{Label: operation, N: c.failures[operation]})
+	}
+	return reexecs, failures
 }
 
 // The counters outside the machine, saved and loaded.
@@ -67,7 +65,7 @@ func (s *Supervisor) saveCounters() state.Counters {
 	s.counts.mu.Lock()
 	c.Reexecs, c.Failures = maps.Clone(s.counts.reexecs), maps.Clone(s.counts.failures)
 	s.counts.mu.Unlock()
-	h := s.counts.detection.view()
+	h := s.Witness.delays.view()
 	c.DetectionCounts, c.DetectionSum = h.Counts, h.Sum
 	return c
 }
@@ -81,5 +79,5 @@ func (s *Supervisor) loadCounters(c *state.Counters) {
 	s.counts.mu.Lock()
 	s.counts.reexecs, s.counts.failures = c.Reexecs, c.Failures
 	s.counts.mu.Unlock()
-	s.counts.detection.restore(c.DetectionCounts, c.DetectionSum)
+	s.Witness.delays.restore(c.DetectionCounts, c.DetectionSum)
 }

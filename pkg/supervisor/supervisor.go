@@ -84,9 +84,7 @@ type Supervisor struct {
 	lastToken spawn.Token
 	children  map[spawn.Token]*child
 	tokens    map[fsm.ID]spawn.Token
-	byPID     map[int]*child // live, or handled and not yet heard of by the connector
-	awaited   []*child       // the latter, oldest first
-	local     []fsm.Event    // events that carrying out an action gave rise to
+	local     []fsm.Event // events that carrying out an action gave rise to
 	batch     []spawn.Event
 
 	picture     picture
@@ -109,8 +107,6 @@ type child struct {
 	token     spawn.Token
 	pid       int
 	startedAt fsm.Instant
-	exitedAt  fsm.Instant // handled; 0 while it lives
-	kernelAt  fsm.Instant // the kernel's own time of the exit; 0 while unknown
 }
 
 // request is a function to be run by the owner goroutine.
@@ -135,11 +131,11 @@ func newSupervisor(o Options, m *fsm.Machine) *Supervisor {
 		launchers: make(map[string]*launcher),
 		children:  make(map[spawn.Token]*child),
 		tokens:    make(map[fsm.ID]spawn.Token),
-		byPID:     make(map[int]*child),
 		requests:  make(chan request),
 		reloading: make(chan struct{}, 1),
 		ended:     make(chan struct{}),
 	}
+	o.Witness.look = o.Processes.Look
 	now := o.Clock.Wall()
 	s.publisher = publisher{
 		daemon: view.Daemon{

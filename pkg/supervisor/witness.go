@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sentryd/sentryd/pkg/procevents"
+	"github.com/sentryd/sentryd/pkg/spawn"
 	"github.com/sentryd/sentryd/pkg/supervisor/fsm"
 	"github.com/sentryd/sentryd/pkg/view"
 )
@@ -32,36 +33,41 @@ const redialAfter = 30 * time.Second
 // it says is a hint to look at a pidfd now, and the kernel's own time of an
 // exit; supervision is exact without it.
 //
-// Its reader goroutine counts every event and passes on the exits of processes
-// that are tracked. It knows nothing else of them.
+// Its reader goroutine counts every event. An exit of a tracked process that
+// was not handled yet makes it look at that process's pidfd; the owner is woken
+// only when the connector is lost or events were.
 type Witness struct {
 	dial    func() (Connector, error)
-	ready   chan struct{} // holds a token when there is testimony
-	tracked pidSet
+	ready   chan struct{} // holds a token when there is news for the owner
 	seen    [procevents.Kinds]atomic.Uint64
 	lost    atomic.Uint64
 	resyncs atomic.Uint64
+	delays  detection
 
-	mu     sync.Mutex
-	conn   Connector
-	status view.ProcConnector
-	news   bool // status changed
-	exits  []testimony
-	resync bool // events were lost: everything tracked is to be looked at
-	spare  []testimony
+	mu      sync.Mutex
+	conn    Connector
+	status  view.ProcConnector
+	news    bool // status changed
+	resync  bool // events were lost: everything tracked is to be looked at
+	look    func(spawn.Token)
+	tracked map[int32]sighting // by pid
 }
 
-// testimony is the exit of a task, as the kernel told it.
-type testimony struct {
-	pid int // of its process
-	at  fsm.Instant
+// sighting is what is known of the end of a process: when the kernel says that
+// it was and when it was handled, zero while that is not known. It is forgotten
+// when both are.
+type sighting struct {
+	token   spawn.Token
+	started fsm.Instant
+	kernel  fsm.Instant
+	handled fsm.Instant
 }
 
 // NewWitness returns a witness that listens once Run runs. conn is a connector
 // that was handed over, or nil; dial opens one. With dial nil there is none, for
 // the reason given.
 func NewWitness(conn Connector, dial func() (Connector, error), reason string) *Witness {
-	w := &Witness{dial: dial, conn: conn, ready: make(chan struct{}, 1)}
+	w := &Witness{dial: dial, conn: conn, ready: make(chan struct{}, 1), tracked: make(map[int32]sighting)}
 	w.status = view.ProcConnector{Up: conn != nil, Reason: reason}
 	if conn == nil && reason == "" {
 		w.status.Reason = "not connected yet"
@@ -135,38 +141,86 @@ func (w *Witness) fail(err error) {
 	w.conn = nil
 	w.status = view.ProcConnector{Reason: fmt.Sprintf("the proc connector failed: %v", err)}
 	w.news = true
+	clear(w.tracked)
 	w.mu.Unlock()
 	w.wake()
 }
 
+// moderation is how long the reader lets events gather once some came, as a
+// network card does with its interrupts: a start and an exit are six events,
+// and waking up for each costs more than all else about them. Nothing that is
+// decided waits for the connector.
+const moderation = time.Millisecond
+
 func (w *Witness) read(conn Connector) error {
 	events := make([]procevents.Event, 256)
-	var exits []testimony
+	gather := time.NewTimer(moderation)
+	defer gather.Stop()
 	for {
+		<-gather.C
 		n, err := conn.Receive(events)
-		exits = exits[:0]
+		exits := false
 		for i := range events[:n] {
-			e := &events[i]
-			w.seen[e.Kind].Add(1)
-			if e.Kind == procevents.Exit && w.tracked.has(int(e.TGID)) {
-				exits = append(exits, testimony{pid: int(e.TGID), at: e.Timestamp})
-			}
+			w.seen[events[i].Kind].Add(1)
+			exits = exits || events[i].Kind == procevents.Exit
 		}
-		overrun := errors.Is(err, procevents.ErrOverrun)
-		if overrun {
-			w.lost.Add(1)
+		if exits {
+			w.hear(events[:n])
 		}
-		if len(exits) > 0 || overrun {
-			w.mu.Lock()
-			w.exits = append(w.exits, exits...)
-			w.resync = w.resync || overrun
-			w.mu.Unlock()
-			w.wake()
-		}
-		if err != nil && !overrun {
+		switch {
+		case errors.Is(err, procevents.ErrOverrun):
+			w.overrun()
+		case err != nil:
 			return err
 		}
+		gather.Reset(moderation)
 	}
+}
+
+// hear takes in exits. One of a task says "look at this process now": a leader
+// thread may end long before its process does, and a process of many threads
+// ends with the last of them.
+func (w *Witness) hear(events []procevents.Event) {
+	var hints []spawn.Token
+	w.mu.Lock()
+	for i := range events {
+		e := &events[i]
+		if e.Kind != procevents.Exit {
+			continue
+		}
+		s, ok := w.tracked[e.TGID]
+		if !ok || e.Timestamp < s.started {
+			continue
+		}
+		if s.handled != 0 {
+			w.delays.observe(s.handled - e.Timestamp)
+			delete(w.tracked, e.TGID)
+			continue
+		}
+		s.kernel = e.Timestamp
+		w.tracked[e.TGID] = s
+		hints = append(hints, s.token)
+	}
+	look := w.look
+	w.mu.Unlock()
+	for _, t := range hints {
+		look(t)
+	}
+}
+
+// overrun has the owner look at everything. What was handled and not heard of
+// will not be.
+func (w *Witness) overrun() {
+	w.lost.Add(1)
+	w.mu.Lock()
+	w.resync = true
+	for pid, s := range w.tracked {
+		if s.handled != 0 {
+			delete(w.tracked, pid)
+		}
+	}
+	w.mu.Unlock()
+	w.wake()
 }
 
 func (w *Witness) wake() {
@@ -176,133 +230,72 @@ func (w *Witness) wake() {
 	}
 }
 
-// take returns what was heard since the last call. The slice is valid until
-// the next one.
-func (w *Witness) take() (exits []testimony, resync bool, status *view.ProcConnector) {
+// track has the exit of a process heard of.
+func (w *Witness) track(pid int, t spawn.Token, started fsm.Instant) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	exits, w.exits, w.spare = w.exits, w.spare[:0], w.exits
+	if w.conn != nil {
+		w.tracked[int32(pid)] = sighting{token: t, started: started}
+	}
+}
+
+// handled notes that the exit of a process was handled at that instant, and
+// measures how long after the kernel's own time of it that is once both are
+// known.
+func (w *Witness) handled(pid int, t spawn.Token, at fsm.Instant) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s, ok := w.tracked[int32(pid)]
+	if !ok || s.token != t {
+		return
+	}
+	if s.kernel != 0 {
+		w.delays.observe(at - s.kernel)
+		delete(w.tracked, int32(pid))
+		return
+	}
+	s.handled = at
+	w.tracked[int32(pid)] = s
+}
+
+// take returns the news since the last call.
+func (w *Witness) take() (resync bool, status *view.ProcConnector) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	resync, w.resync = w.resync, false
 	if w.news {
 		w.news = false
 		st := w.status
 		status = &st
 	}
-	return exits, resync, status
+	return resync, status
 }
 
-// The rest is the owner's.
-
-const maxAwaited = 1024
-
-// watch has the connector's reader pass on the exit of a child.
-func (s *Supervisor) watch(c *child) {
-	s.byPID[c.pid] = c
-	s.Witness.tracked.add(c.pid)
-}
-
-// testify notes that the exit of a child was handled now, and measures how long
-// after the kernel's own time of it that is, if that is known already.
-func (s *Supervisor) testify(c *child, now fsm.Instant) {
-	c.exitedAt = now
-	if c.kernelAt >= c.startedAt && c.kernelAt > 0 {
-		s.counts.detection.observe(now - c.kernelAt)
-		s.unwatch(c)
-		return
-	}
-	s.awaited = append(s.awaited, c)
-	if len(s.awaited) > maxAwaited {
-		s.unwatch(s.awaited[0])
-		s.awaited = s.awaited[1:]
-	}
-}
-
-func (s *Supervisor) unwatch(c *child) {
-	if s.byPID[c.pid] == c {
-		delete(s.byPID, c.pid)
-		s.Witness.tracked.remove(c.pid)
-	}
-}
-
-// takeTestimony acts on what the connector said: an exit means "look at this
-// pidfd now", since a leader thread may end long before its process does.
+// takeTestimony acts on news of the connector: after a loss everything tracked
+// is looked at again.
 func (s *Supervisor) takeTestimony() {
-	exits, resync, status := s.Witness.take()
-	for _, t := range exits {
-		c := s.byPID[t.pid]
-		if c == nil || t.at < c.startedAt && c.exitedAt == 0 {
-			continue
-		}
-		c.kernelAt = max(c.kernelAt, t.at)
-		if c.exitedAt == 0 {
-			s.Processes.Look(c.token)
-		}
-	}
-	for _, t := range exits {
-		if c := s.byPID[t.pid]; c != nil && c.exitedAt != 0 && c.kernelAt != 0 {
-			s.counts.detection.observe(c.exitedAt - c.kernelAt)
-			s.unwatch(c)
-		}
-	}
+	resync, status := s.Witness.take()
 	if resync {
 		s.Witness.resyncs.Add(1)
 		for t, c := range s.children {
-			if c.pid != 0 && c.exitedAt == 0 {
+			if c.pid != 0 {
 				s.Processes.Look(t)
 			}
 		}
 	}
-	if status != nil {
-		s.publisher.daemon.ProcConnector = *status
-		s.significant = true
-		if !status.Up {
-			s.Log.Warn("the proc connector is not heard; exits are still seen by pidfd", "reason", status.Reason)
+	if status == nil {
+		return
+	}
+	s.publisher.daemon.ProcConnector = *status
+	s.significant = true
+	if !status.Up {
+		s.Log.Warn("the proc connector is not heard; exits are still seen by pidfd", "reason", status.Reason)
+		return
+	}
+	s.Log.Info("the proc connector is heard again")
+	for t, c := range s.children {
+		if c.pid != 0 {
+			s.Witness.track(c.pid, t, c.startedAt)
 		}
 	}
-}
-
-// pidSet is a set of pids that one goroutine changes and another asks, without
-// a lock. Pages of it are made as they are needed.
-type pidSet struct {
-	pages [pidPages]atomic.Pointer[pidPage]
-}
-
-const (
-	pidPages    = 1024
-	pidsPerPage = 4096 // 1024 pages of these are PID_MAX_LIMIT, 4 Mi
-)
-
-type pidPage [pidsPerPage / 64]atomic.Uint64
-
-func (p *pidSet) add(pid int) {
-	if slot := p.word(pid, true); slot != nil {
-		slot.Or(1 << (pid % 64))
-	}
-}
-
-func (p *pidSet) remove(pid int) {
-	if slot := p.word(pid, false); slot != nil {
-		slot.And(^uint64(1 << (pid % 64)))
-	}
-}
-
-func (p *pidSet) has(pid int) bool {
-	slot := p.word(pid, false)
-	return slot != nil && slot.Load()&(1<<(pid%64)) != 0
-}
-
-func (p *pidSet) word(pid int, make bool) *atomic.Uint64 {
-	if pid < 0 || pid >= pidPages*pidsPerPage {
-		return nil
-	}
-	at := &p.pages[pid/pidsPerPage]
-	page := at.Load()
-	if page == nil {
-		if !make {
-			return nil
-		}
-		page = new(pidPage)
-		at.Store(page)
-	}
-	return &page[pid%pidsPerPage/64]
 }

@@ -1,0 +1,345 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sentryd/sentryd/pkg/config"
+	"github.com/sentryd/sentryd/pkg/logs"
+	"github.com/sentryd/sentryd/pkg/procevents"
+	"github.com/sentryd/sentryd/pkg/spawn"
+	"github.com/sentryd/sentryd/pkg/state"
+	"github.com/sentryd/sentryd/pkg/supervisor"
+)
+
+// spawners is the number of threads that start children, each of which sleeps
+// in vfork until its child has called execve.
+const spawners = 2
+
+// spareThreads are made at start and kept: Go aborts when it cannot make one
+// later, in a host whose pids are used up.
+const spareThreads = 24
+
+// daemonOptions is what the command line says about a daemon.
+type daemonOptions struct {
+	config     string // path of the configuration file
+	runtimeDir string // the directory in which NAME is made
+	logDir     string
+	format     logs.Format
+	color      bool
+	version    string
+}
+
+// daemon is the wiring of one program image.
+type daemon struct {
+	daemonOptions
+	signals *signals
+	binary  string
+	lock    *os.File
+	output  *logs.Output
+	pool    *spawn.Pool
+	witness *supervisor.Witness
+	serving *serving
+	sup     *supervisor.Supervisor
+	stop    chan struct{}
+}
+
+// runDaemon runs the daemon in the foreground, until it is to end.
+func runDaemon(o daemonOptions, sig *signals) error {
+	d := &daemon{daemonOptions: o, signals: sig, stop: make(chan struct{})}
+	return d.run()
+}
+
+func (d *daemon) run() error {
+	runtime.GOMAXPROCS(runtime.NumCPU() + spawners)
+	spawn.Prewarm(spareThreads)
+	inherited, inheritErr := state.Inherit()
+	var saved *state.Daemon
+	if inherited != nil && inherited.Saved != nil {
+		saved = new(state.Daemon)
+		if err := json.Unmarshal(inherited.Saved.Payload, saved); err != nil {
+			inheritErr, saved = errors.Join(inheritErr, err), nil
+		}
+	}
+	cfg, err := d.load(saved)
+	if err != nil {
+		return err
+	}
+	dir, err := d.directory(cfg.Name, inherited)
+	if err != nil {
+		return err
+	}
+	if err := d.open(cfg, dir, saved, inherited); err != nil {
+		return err
+	}
+	log := d.output.Logger()
+	if inheritErr != nil {
+		log.Error("not all of the former image's state could be read", "error", inheritErr)
+	}
+	if err := d.supervise(cfg, dir, saved, inherited); err != nil {
+		return err
+	}
+	if inherited != nil {
+		inherited.Close()
+	}
+	return d.serve()
+}
+
+// load returns the configuration: after a re-exec the one that was checked
+// before it.
+func (d *daemon) load(saved *state.Daemon) (*config.Config, error) {
+	if saved == nil {
+		return config.Load(d.config, loadOptions())
+	}
+	var sources []config.Source
+	for _, s := range saved.Checked {
+		sources = append(sources, config.Source{Path: s.Path, Data: s.Data})
+	}
+	return config.Parse(saved.Config, sources)
+}
+
+// loadOptions has root insist that its configuration is root's own.
+func loadOptions() config.Options {
+	if os.Geteuid() == 0 {
+		return config.Options{RequireOwner: 0}
+	}
+	return config.Options{RequireOwner: -1}
+}
+
+// directory makes the runtime directory and takes its lock.
+func (d *daemon) directory(name string, inherited *state.Inherited) (string, error) {
+	dir, err := state.RuntimeDir(d.runtimeDir, name)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, pidFile)
+	var holder int
+	if fd, ok := take(inherited, lockName); ok {
+		d.lock = os.NewFile(uintptr(fd), path)
+		holder, err = state.Relock(d.lock)
+	} else {
+		d.lock, holder, err = state.Lock(path)
+	}
+	if errors.Is(err, state.ErrLocked) {
+		return "", fmt.Errorf("%s is running already (PID: %d, %s)", name, holder, path)
+	}
+	return dir, err
+}
+
+// open makes the leaves.
+func (d *daemon) open(cfg *config.Config, dir string, saved *state.Daemon, inherited *state.Inherited) error {
+	if err := d.findBinary(saved); err != nil {
+		return err
+	}
+	var pipes *logs.Handover
+	if saved != nil {
+		var err error
+		if pipes, err = supervisor.LoadPipes(saved, inherited.Take); err != nil {
+			return err
+		}
+	}
+	var err error
+	d.output, err = logs.New(logs.Options{
+		Dir: filepath.Join(dir, "log"), Out: os.Stdout, Err: os.Stderr,
+		Format: d.format, Color: d.color, Handover: pipes,
+	})
+	if err != nil {
+		return err
+	}
+	if d.pool, err = spawn.New(spawn.Options{Spawners: spawners}); err != nil {
+		return err
+	}
+	d.witness = d.newWitness(cfg, inherited)
+	d.witness.Connect()
+	d.serving, err = newServing(d, cfg, dir, inherited)
+	return err
+}
+
+// newWitness listens to the proc connector, on the socket of the former image
+// if there is one.
+func (d *daemon) newWitness(cfg *config.Config, inherited *state.Inherited) *supervisor.Witness {
+	fd, handedOver := take(inherited, supervisor.ConnectorName)
+	if !cfg.ProcConnector.Enabled {
+		if handedOver {
+			unix.Close(fd)
+		}
+		return supervisor.NewWitness(nil, nil, "turned off by proc_connector.enabled")
+	}
+	dial := func() (supervisor.Connector, error) {
+		l, err := procevents.Dial(procevents.Config{Buffer: int(cfg.ProcConnector.Buffer)})
+		if err != nil {
+			return nil, err
+		}
+		return l, nil
+	}
+	if handedOver {
+		if l, err := procevents.FromFile(os.NewFile(uintptr(fd), supervisor.ConnectorName)); err == nil {
+			return supervisor.NewWitness(l, dial, "")
+		}
+	}
+	return supervisor.NewWitness(nil, dial, "")
+}
+
+func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, inherited *state.Inherited) error {
+	log := d.output.Logger()
+	started := time.Now()
+	if saved != nil {
+		started = time.Unix(0, saved.StartedWall)
+	}
+	o := supervisor.Options{
+		Identity: supervisor.Identity{
+			Name: cfg.Name, PID: os.Getpid(), Version: d.version, StartedAt: started, Config: cfg.Path,
+		},
+		Config: cfg, Load: func() (*config.Config, error) { return config.Load(cfg.Path, loadOptions()) },
+		Environ: os.Environ(), Processes: d.pool, Output: d.output, Witness: d.witness,
+		Serving: d.serving, Handover: d, Log: log, Missing: missing(),
+		Clock: supervisor.Clock{Now: monotonic, Wall: time.Now},
+	}
+	if saved == nil {
+		d.sayStarted(filepath.Join(dir, pidFile))
+		for _, sentence := range o.Missing {
+			log.Warn(sentence)
+		}
+		d.sup = supervisor.New(o)
+		return nil
+	}
+	files := make(map[string]int)
+	for _, name := range inherited.Names() {
+		if fd, ok := inherited.Take(name); ok {
+			files[name] = fd
+		}
+	}
+	var err error
+	if d.sup, err = supervisor.Resume(o, saved, files); err != nil {
+		return err
+	}
+	d.sayReexeced(started, d.sup.PreviousReexec())
+	return nil
+}
+
+// serve runs until the daemon is to end.
+func (d *daemon) serve() error {
+	if err := d.serving.start(d.sup); err != nil {
+		return err
+	}
+	go d.witness.Run(d.stop)
+	go d.obey()
+	go d.reload()
+	if d.sup.State().Daemon.Reexecs > 0 && d.sup.ConfigChanged() {
+		d.signals.reload()
+	}
+	outcome := d.sup.Run()
+	close(d.stop)
+	d.witness.Close()
+	d.serving.stop()
+	if outcome == supervisor.Kept {
+		d.sayKept()
+	}
+	d.output.Print(logs.Record{Time: time.Now(), Text: "Bye.", Level: slog.LevelInfo, Msg: "ended"})
+	d.output.Close(time.Second)
+	if outcome == supervisor.Finished {
+		d.pool.Close()
+	}
+	os.Remove(d.lock.Name())
+	return nil
+}
+
+// obey acts on signals.
+func (d *daemon) obey() {
+	ctx := context.Background()
+	stopping := false
+	for sig := range d.signals.others {
+		switch sig {
+		case unix.SIGTERM, unix.SIGINT:
+			if stopping {
+				d.sup.Kill(ctx)
+				continue
+			}
+			stopping = true
+			d.sup.Shutdown(ctx, false)
+		case unix.SIGQUIT:
+			d.sup.Shutdown(ctx, true)
+		case unix.SIGUSR1:
+			d.output.Logger().Info("there are no log files to reopen")
+		case unix.SIGUSR2:
+			d.logState()
+		}
+	}
+}
+
+// reload acts on SIGHUP, one after the other. Why one was refused is in the log.
+func (d *daemon) reload() {
+	for range d.signals.hup {
+		d.sup.Reload(context.Background())
+	}
+}
+
+func (d *daemon) logState() {
+	b, err := json.Marshal(d.sup.State())
+	if err != nil {
+		d.output.Logger().Error("the state could not be written", "error", err)
+		return
+	}
+	d.output.Logger().Info("state", "state", string(b))
+}
+
+func (d *daemon) sayStarted(pidPath string) {
+	d.output.Print(logs.Record{
+		Time: time.Now(), Level: slog.LevelInfo, Msg: "sentryd started",
+		Text:  fmt.Sprintf("Sentry started (PID: %d saved in %s).", os.Getpid(), pidPath),
+		Attrs: []slog.Attr{slog.Int("pid", os.Getpid()), slog.String("pid_file", pidPath)},
+	})
+}
+
+func (d *daemon) sayReexeced(started time.Time, previous *time.Time) {
+	if previous == nil {
+		previous = &started
+	}
+	d.output.Print(logs.Record{
+		Time: time.Now(), Level: slog.LevelInfo, Msg: "sentryd re-exec'd",
+		Text:  fmt.Sprintf("Sentry reexec'd. Initially started at %d (Previously reexec'd at %d).", started.Unix(), previous.Unix()),
+		Attrs: []slog.Attr{slog.Time("started_at", started), slog.Time("previously_reexeced_at", *previous)},
+	})
+}
+
+func (d *daemon) sayKept() {
+	n := 0
+	for _, e := range d.sup.State().Entries {
+		n += e.Running
+	}
+	if n > 0 {
+		d.output.Logger().Warn("processes are left running without a supervisor; this version does not adopt them at the next start", "processes", n)
+	}
+}
+
+// monotonic reads CLOCK_MONOTONIC, which is the same over re-execs.
+func monotonic() time.Duration {
+	var ts unix.Timespec
+	unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return time.Duration(ts.Nano())
+}
+
+// missing says what this user cannot do, and what follows.
+func missing() []string {
+	out := []string{"No containment: a stop reaches the process group of a child, not descendants that left it."}
+	if os.Geteuid() != 0 {
+		out = append(out, "Not root: everything runs as this user, and only this user, root and those that `control` names may change anything.")
+	}
+	return out
+}
+
+func take(inherited *state.Inherited, name string) (int, bool) {
+	if inherited == nil {
+		return -1, false
+	}
+	return inherited.Take(name)
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sentryd/sentryd/pkg/config"
+	"github.com/sentryd/sentryd/pkg/state"
+	"github.com/sentryd/sentryd/pkg/supervisor"
+)
+
+const (
+	pidFile    = "sentryd.pid"
+	lockName   = state.KindFile + ":pid"
+	checkState = "check-state" // the hidden command that a preflight runs
+)
+
+// errSignal: a signal that ends the daemon came before the re-exec.
+var errSignal = errors.New("a signal to end came first")
+
+// findBinary settles which path a re-exec executes: the one that the daemon was
+// started by, links and all, so that what stands there by then is what runs.
+func (d *daemon) findBinary(saved *state.Daemon) error {
+	if saved != nil && saved.Binary != "" {
+		d.binary = saved.Binary
+		return nil // checked in the preflight
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find the program's own path: %w", err)
+	}
+	d.binary = self
+	if p, err := exec.LookPath(os.Args[0]); err == nil && sameFile(p, self) {
+		if p, err := filepath.Abs(p); err == nil {
+			d.binary = p
+		}
+	}
+	return trustedBinary(d.binary)
+}
+
+func sameFile(a, b string) bool {
+	x, err1 := os.Stat(a)
+	y, err2 := os.Stat(b)
+	return err1 == nil && err2 == nil && os.SameFile(x, y)
+}
+
+// trustedBinary has root execute only what is root's own.
+func trustedBinary(path string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	if err := config.CheckOwner(path, 0); err != nil {
+		return fmt.Errorf("the program %s: %w", path, err)
+	}
+	return nil
+}
+
+// Binary is the path that a re-exec executes.
+func (d *daemon) Binary() string { return d.binary }
+
+// Preflight runs the binary on a copy of the state.
+func (d *daemon) Preflight(ctx context.Context, saved *state.Daemon) error {
+	if err := trustedBinary(d.binary); err != nil {
+		return err
+	}
+	s, err := envelope(saved, d.version)
+	if err != nil {
+		return err
+	}
+	data, err := state.Encode(s)
+	if err != nil {
+		return err
+	}
+	return state.Preflight(ctx, d.binary, []string{checkState}, data)
+}
+
+// Exec replaces this image by the binary. It returns only when that failed.
+func (d *daemon) Exec(saved *state.Daemon, files []state.File) error {
+	s, err := envelope(saved, d.version)
+	if err != nil {
+		return err
+	}
+	files = append(files, state.File{Name: lockName, FD: int(d.lock.Fd())})
+	defer d.signals.resume()
+	if !d.signals.quiet() {
+		return errSignal
+	}
+	return state.Exec(d.binary, os.Args, os.Environ(), s, files)
+}
+
+func envelope(saved *state.Daemon, version string) (*state.Saved, error) {
+	payload, err := json.Marshal(saved)
+	if err != nil {
+		return nil, fmt.Errorf("encode the state: %w", err)
+	}
+	return &state.Saved{Header: state.Header{Version: version}, Payload: payload}, nil
+}
+
+// newCheckStateCommand is the other side of a preflight: it says whether this
+// program can go on from the state in descriptor 3.
+func newCheckStateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: checkState, Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := state.ReadState(state.PreflightFD)
+			if err != nil {
+				return err
+			}
+			var saved state.Daemon
+			if err := json.Unmarshal(s.Payload, &saved); err != nil {
+				return fmt.Errorf("check-state: %w", err)
+			}
+			if err := supervisor.CheckState(&saved); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), state.PreflightOK)
+			return err
+		},
+	}
+}
+
+// names lists what the former image handed over.
+func names(inherited *state.Inherited) []string {
+	if inherited == nil {
+		return nil
+	}
+	return inherited.Names()
+}
