@@ -74,7 +74,7 @@ func TestStopIsParallel(t *testing.T) {
 	bell := newBell(t)
 	config := "entries:\n"
 	for i := range 20 {
-		config += fmt.Sprintf("  slow%d: {command: [sh, -c, 'trap \"sleep 1; exit 0\" TERM; echo up > %s; sleep 100000 & wait']}\n", i, bell.path)
+		config += fmt.Sprintf("  slow%d: {command: [sh, -c, 'sleep 100000 & trap \"sleep 1; exit 0\" TERM; echo up > %s; wait']}\n", i, bell.path)
 		config += fmt.Sprintf("  deaf%d: {command: [sh, -c, 'trap \"\" TERM; echo up > %s; while :; do sleep 100000; done'], stop: {timeout: 1500}}\n", i, bell.path)
 	}
 	d := startDaemon(t, config, options{args: []string{"--log.format=json"}})
@@ -135,7 +135,7 @@ func TestLeftovers(t *testing.T) {
 defaults: {delay: 0, count: 3, stop: {timeout: 700}}
 entries:
   mild: {command: [sh, -c, "sleep 100000 & echo m-$SENTRYD_SLOT-$SENTRYD_INCARNATION-$! > `+bell.path+`; [ $SENTRYD_INCARNATION -gt 1 ] && wait; exit 7"]}
-  deaf: {command: [sh, -c, "(trap '' TERM; while :; do sleep 100000; done) & echo d-$SENTRYD_SLOT-$SENTRYD_INCARNATION-$! > `+bell.path+`; [ $SENTRYD_INCARNATION -gt 1 ] && wait; exit 7"]}
+  deaf: {command: [sh, -c, "trap '' TERM; (while :; do sleep 100000; done) & echo d-$SENTRYD_SLOT-$SENTRYD_INCARNATION-$! > `+bell.path+`; [ $SENTRYD_INCARNATION -gt 1 ] && wait; exit 7"]}
 `, options{})
 	members := map[string]int{}
 	for range 12 {
