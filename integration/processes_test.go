@@ -214,3 +214,14 @@ func procStatus(t *testing.T, pid int, key string) string {
 	t.Fatalf("no %s in the status of %d", key, pid)
 	return ""
 }
+
+// script writes a shell script and returns its path, so that no $ in it has to
+// be doubled for the configuration.
+func script(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "script")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
