@@ -118,19 +118,23 @@ func (m *Machine) tick() {
 }
 
 func (m *Machine) reissue() {
+	// All of them first: to give one up may start another, or end an entry.
+	var lost []*slot
 	for _, e := range m.order {
 		for _, s := range e.slots {
-			if s == nil || !s.pending {
-				continue
+			if s != nil && s.pending {
+				lost = append(lost, s)
 			}
-			if !m.up(s) {
-				s.pending = false
-				m.rest(s)
-				continue
-			}
-			s.restart = false
-			s.gen = e.roll.gen
-			m.act(Spawn{ID: s.id()})
 		}
+	}
+	for _, s := range lost {
+		if !m.up(s) {
+			s.pending = false
+			m.rest(s)
+			continue
+		}
+		s.restart = false
+		s.gen = s.e.roll.gen
+		m.act(Spawn{ID: s.id()})
 	}
 }
