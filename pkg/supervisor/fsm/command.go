@@ -77,10 +77,13 @@ func (m *Machine) start(ev Start) {
 		e.held = false
 	}
 	for _, s := range slots {
-		if s == nil || !m.exists(s) {
+		if s == nil {
 			continue
 		}
 		s.held = false
+		if !m.exists(s) {
+			continue // on its way out; if it is wanted again before, it starts
+		}
 		switch s.state {
 		case Stopped, Backoff, Finished, Failed:
 			m.spawn(s)
