@@ -51,7 +51,8 @@ func (m *Machine) settle(s *slot) {
 		}
 	case Stopping:
 		if !up {
-			s.restart = false
+			// Whatever was to follow is off: wanted again, it starts.
+			s.restart, s.outcome = false, Stopped
 		}
 		if !s.live && !s.tree {
 			m.endStop(s)
