@@ -14,10 +14,7 @@ func (m *Machine) configure(ev Configure) {
 			m.setCount(m.addEntry(spec), spec.Count, ByReload)
 			continue
 		}
-		m.reconfigure(e, spec)
-		if ev.Restart[spec.Name] {
-			m.startRoll(e, 1, ByReload)
-		}
+		m.reconfigure(e, spec, ev.Restart[spec.Name])
 	}
 	var gone []*entry
 	for _, e := range m.order {
@@ -42,7 +39,7 @@ func (m *Machine) configure(ev Configure) {
 
 // reconfigure changes in place what can be. The number of slots set by a scale
 // stays until the configured one changes.
-func (m *Machine) reconfigure(e *entry, spec Entry) {
+func (m *Machine) reconfigure(e *entry, spec Entry, restart bool) {
 	count := e.count
 	if spec.Count != e.Entry.Count || e.removed {
 		count = spec.Count
@@ -65,7 +62,13 @@ func (m *Machine) reconfigure(e *entry, spec Entry) {
 			}
 		}
 	}
+	if !restart {
+		m.setCount(e, count, ByReload)
+		return
+	}
+	e.newGeneration() // of which the slots that come now are already
 	m.setCount(e, count, ByReload)
+	m.startRoll(e, 1, ByReload)
 }
 
 func (m *Machine) start(ev Start) {
@@ -132,6 +135,7 @@ func (m *Machine) restart(ev Restart) {
 		}
 	}
 	if ev.Slot == AllSlots {
+		e.newGeneration()
 		m.startRoll(e, ev.Batch, ByCommand)
 		return
 	}

@@ -21,9 +21,14 @@ func (m *Machine) spawned(ev Spawned) {
 	}
 	m.enter(s, Running)
 	m.act(Started{ID: ev.ID, PID: ev.PID, Wall: ev.Wall})
-	if s.restart && m.up(s) {
+	switch {
+	case !m.up(s):
+		m.leaveRoll(s)
+	case s.restart:
 		m.beginStop(s, s.restartBy)
-	} else {
+	case s.missed():
+		m.beginStop(s, e.roll.by)
+	default:
 		m.leaveRoll(s)
 	}
 	m.settle(s)

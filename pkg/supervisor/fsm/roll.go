@@ -13,17 +13,24 @@ type roll struct {
 	active   bool
 }
 
-// startRoll makes every present incarnation of the entry an old one.
-func (m *Machine) startRoll(e *entry, batch int, by Initiator) {
+// newGeneration makes every present incarnation of the entry an old one and
+// ends the roll under way, if there is one.
+func (e *entry) newGeneration() {
 	for _, s := range e.slots {
 		if s != nil {
 			s.rolling = false
 		}
 	}
+	e.roll = roll{gen: e.roll.gen + 1}
+}
+
+// startRoll replaces the incarnations that are not of the present generation.
+func (m *Machine) startRoll(e *entry, batch int, by Initiator) {
 	if batch <= 0 {
 		batch = MaxCount
 	}
-	e.roll = roll{gen: e.roll.gen + 1, batch: batch, by: by, active: true}
+	r := &e.roll
+	r.batch, r.by, r.active = batch, by, true
 	for _, s := range e.slots {
 		if s != nil && s.state == Stopped {
 			m.settle(s) // nothing to protect: it need not wait for its turn
@@ -48,6 +55,13 @@ func (m *Machine) advanceRoll(e *entry) {
 		r.inflight++
 		m.replace(s, r.by)
 	}
+}
+
+// missed reports whether the slot's incarnation is an old one and no roll will
+// come to it: its start was under way when it was passed over as not wanted.
+func (s *slot) missed() bool {
+	r := &s.e.roll
+	return s.gen != r.gen && (!r.active || s.n < r.next)
 }
 
 // leaveRoll takes a slot out of the batch under way and lets the next one go.
