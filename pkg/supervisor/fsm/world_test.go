@@ -1,0 +1,362 @@
+package fsm
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand"
+	"reflect"
+	"slices"
+	"testing"
+)
+
+// source is where a world takes its decisions from.
+type source interface {
+	Intn(n int) int
+}
+
+// world is an edge and a kernel in one: it carries out what a machine asks for,
+// decides what becomes of processes, and holds the machine to its promises
+// after each step.
+type world struct {
+	t    testing.TB
+	from source
+	m    *Machine
+	twin *Machine // restored from a snapshot of m; it must do the same
+	now  Instant
+	pid  int
+
+	procs  map[ID]*proc
+	ended  *proc       // whose end is being told
+	asked  map[ID]bool // starts not yet answered
+	lost   map[ID]bool // of those, the ones that never will be
+	model  *model
+	seen   picture
+	past   []Event // some events about processes, to be repeated when they are stale
+	steps  int
+	log    []step
+	record bool // keep the whole log
+}
+
+// step is an event and what the machine answered. It is only written out when
+// a test fails.
+type step struct {
+	now     Instant
+	event   Event
+	actions []Action
+}
+
+// proc is a simulated process and the rest of its tree.
+type proc struct {
+	pid   int
+	live  bool
+	rest  int  // processes in its group besides it
+	stuck bool // ignores what can be ignored
+
+	startedAt Instant
+	told      bool    // a stop signal was sent
+	deadline  Instant // when SIGKILL is due, once told
+}
+
+func newWorld(t testing.TB, from source) *world {
+	return &world{
+		t: t, from: from, m: New(), pid: 100,
+		procs: make(map[ID]*proc), asked: make(map[ID]bool),
+		model: newModel(), seen: make(picture),
+	}
+}
+
+const logTail = 60
+
+func (w *world) fatalf(format string, args ...any) {
+	w.t.Helper()
+	log := w.log
+	if len(log) > logTail {
+		log = log[len(log)-logTail:]
+	}
+	for _, s := range log {
+		w.t.Log(s.String())
+	}
+	w.t.Fatalf(format, args...)
+}
+
+func (s step) String() string {
+	text := fmt.Sprintf("%v %T%+v", s.now, s.event, s.event)
+	for _, a := range s.actions {
+		if ended, ok := a.(Ended); ok {
+			text += fmt.Sprintf("\n        Ended %v %+v", ended.ID, *ended.Exit)
+			continue
+		}
+		text += fmt.Sprintf("\n        %T%+v", a, a)
+	}
+	return text
+}
+
+// step gives the machine an event and carries out what it answers.
+func (w *world) step(ev Event) {
+	w.t.Helper()
+	if !w.record && len(w.log) >= 4*logTail {
+		w.log = append(w.log[:0], w.log[len(w.log)-logTail:]...)
+	}
+	var before *Snapshot
+	if w.steps%5 == 0 {
+		snap := w.m.Snapshot()
+		before = &snap
+		w.restoreTwin(snap)
+	}
+	w.steps++
+	actions := slices.Clone(w.m.Step(w.now, ev))
+	w.log = append(w.log, step{w.now, ev, actions})
+	if other := w.twin.Step(w.now, ev); !slices.EqualFunc(actions, other, func(a, b Action) bool { return reflect.DeepEqual(a, b) }) {
+		w.fatalf("a restored machine goes on differently: %+v", other)
+	}
+	refused := slices.ContainsFunc(actions, func(a Action) bool { _, is := a.(Refused); return is })
+	if !refused {
+		w.model.command(ev)
+	} else if before != nil && !reflect.DeepEqual(*before, w.m.Snapshot()) {
+		w.fatalf("a refused command changed something")
+	}
+	w.model.settle(w.asked)
+	for _, a := range actions {
+		w.do(ev, a)
+	}
+	if w.model.dropEmpty() {
+		w.past = nil // an entry of that name would begin at incarnation 1 again
+	}
+	w.check()
+}
+
+// restoreTwin makes the second machine anew, after having compared it with the
+// first: restoring a snapshot at any point changes nothing that follows.
+func (w *world) restoreTwin(snap Snapshot) {
+	w.t.Helper()
+	if w.twin != nil {
+		if other := w.twin.Snapshot(); !reflect.DeepEqual(snap, other) {
+			w.fatalf("a restored machine went on differently:\n%+v\n%+v", snap, other)
+		}
+	}
+	twin, err := Restore(snap)
+	if err != nil {
+		w.fatalf("restore: %v", err)
+	}
+	if other := twin.Snapshot(); !reflect.DeepEqual(snap, other) {
+		w.fatalf("a restored machine differs:\n%+v\n%+v", snap, other)
+	}
+	w.twin = twin
+}
+
+// do carries out an action, and looks whether it may be.
+func (w *world) do(ev Event, a Action) {
+	w.t.Helper()
+	switch a := a.(type) {
+	case Spawn:
+		for id, p := range w.procs {
+			if id.Entry == a.ID.Entry && id.Slot == a.ID.Slot {
+				w.fatalf("%v started while %v holds %+v", a.ID, id, *p)
+			}
+		}
+		for id := range w.asked {
+			if id.Entry == a.ID.Entry && id.Slot == a.ID.Slot {
+				w.fatalf("%v started while %v is pending", a.ID, id)
+			}
+		}
+		w.model.maySpawn(w, ev, a.ID)
+		w.asked[a.ID] = true
+	case Send:
+		w.send(ev, a)
+	case Ended:
+		if p := w.ended; p != nil && p.told == (a.Exit.Initiator == ByProcess) {
+			w.fatalf("%v ended, asked to: %v, and that is put down to %v", a.ID, p.told, a.Exit.Initiator)
+		}
+	case Release:
+		if w.procs[a.ID] == nil {
+			w.fatalf("%v is released and holds nothing", a.ID)
+		}
+		delete(w.procs, a.ID)
+	case SlotGone:
+		w.model.slotGone(w, a)
+	case Done:
+		if len(w.procs)+len(w.asked) > 0 {
+			w.fatalf("done while %d processes and %d starts are left", len(w.procs), len(w.asked))
+		}
+	}
+}
+
+func (w *world) send(ev Event, a Send) {
+	w.t.Helper()
+	p := w.procs[a.ID]
+	if p == nil {
+		w.fatalf("signal %d to %v, which holds nothing", a.Signal, a.ID)
+	}
+	if _, asked := ev.(Signal); asked {
+		if !p.live || a.Scope != ScopeMain {
+			w.fatalf("signal to %v, which has no main process", a.ID)
+		}
+		return
+	}
+	spec := w.model.entries[a.ID.Entry].spec
+	switch {
+	case !p.told:
+		if a.Signal != spec.StopSignal {
+			w.fatalf("%v is stopped with signal %d, not %d", a.ID, a.Signal, spec.StopSignal)
+		}
+		w.model.mayStop(w, a.ID, p)
+		p.told, p.deadline = true, w.now+spec.StopTimeout
+	case a.Signal == sigKill:
+		if _, all := ev.(KillAll); !all && w.now < p.deadline {
+			w.fatalf("%v gets SIGKILL at %v, before %v", a.ID, w.now, p.deadline)
+		}
+		p.deadline = w.now + killRetry
+	case a.Signal != sigCont:
+		w.fatalf("%v gets signal %d, having had its stop signal", a.ID, a.Signal)
+	}
+	if a.Signal == sigKill {
+		if a.Scope != ScopeTree {
+			w.fatalf("SIGKILL to the %v of %v, not to its tree", a.Scope, a.ID)
+		}
+		p.stuck = false
+		p.rest = min(p.rest, 1)
+	}
+}
+
+// happen lets one thing happen to a process or a pending start.
+func (w *world) happen() bool {
+	w.t.Helper()
+	ids := make([]ID, 0, len(w.asked)+len(w.procs))
+	for id := range w.asked {
+		ids = append(ids, id)
+	}
+	for id := range w.procs {
+		ids = append(ids, id)
+	}
+	if len(ids) == 0 {
+		return false
+	}
+	slices.SortFunc(ids, compareIDs)
+	id := ids[w.from.Intn(len(ids))]
+	wall := int64(w.now)
+	if w.asked[id] {
+		delete(w.asked, id)
+		if w.from.Intn(5) == 0 {
+			ev := SpawnFailed{ID: id, At: w.now, Wall: wall, Errno: []string{"EAGAIN", "ENOENT"}[w.from.Intn(2)], Message: "exec nope: failed"}
+			w.model.spawnFailed(ev)
+			w.fact(ev)
+			return true
+		}
+		w.pid++
+		w.procs[id] = &proc{pid: w.pid, startedAt: w.now, live: true, rest: w.from.Intn(4) - 1, stuck: w.from.Intn(4) == 0}
+		w.model.spawned(id)
+		w.fact(Spawned{ID: id, PID: w.pid, At: w.now, Wall: wall})
+		return true
+	}
+	p := w.procs[id]
+	switch {
+	case p.stuck:
+		return false
+	case p.live:
+		p.live = false
+		ev := Exited{ID: id, At: w.now, Wall: wall, Status: Status{Reason: ReasonExited, Code: w.from.Intn(3)}}
+		switch w.from.Intn(6) {
+		case 0, 1:
+			ev.Status = Status{Reason: ReasonSignaled, Signal: 15}
+		case 2:
+			ev.Status = Status{Reason: ReasonUnknown}
+		}
+		if ev.TreeEmpty = p.rest <= 0; ev.TreeEmpty {
+			delete(w.procs, id)
+		} else {
+			ev.Members = []int{p.pid + 1}
+		}
+		w.model.exited(ev, p.startedAt, p.told)
+		w.ended = p
+		w.fact(ev)
+		w.ended = nil
+	default:
+		if p.rest--; p.rest <= 0 {
+			delete(w.procs, id)
+			w.fact(TreeEmpty{ID: id, At: w.now})
+		}
+	}
+	return true
+}
+
+// fact is step for news of processes. Some are kept, to be told again.
+func (w *world) fact(ev Event) {
+	w.t.Helper()
+	w.past = append(w.past, ev)
+	if len(w.past) > 8 {
+		w.past = slices.Delete(w.past, 0, 1)
+	}
+	w.step(ev)
+}
+
+// repeat tells the machine something again that it has been told. It counts
+// that and does nothing.
+func (w *world) repeat() {
+	w.t.Helper()
+	if len(w.past) == 0 {
+		return
+	}
+	ev := w.past[w.from.Intn(len(w.past))]
+	before := w.m.Snapshot()
+	before.Ignored++
+	w.model.ignored++
+	w.step(ev)
+	if len(w.log[len(w.log)-1].actions) > 0 || !reflect.DeepEqual(before, w.m.Snapshot()) {
+		w.fatalf("a stale event was not ignored")
+	}
+}
+
+// pass lets time pass to the next deadline.
+func (w *world) pass() bool {
+	w.t.Helper()
+	at, ok := w.m.NextDeadline()
+	if !ok {
+		return false
+	}
+	w.now = max(w.now, at)
+	w.step(Tick{})
+	if at, ok := w.m.NextDeadline(); ok && at < w.now {
+		w.fatalf("a tick at %v leaves a deadline of %v", w.now, at)
+	}
+	return true
+}
+
+// reexec stops starting, perhaps with a new configuration on the way, and asks
+// for all starts again that did not come to pass.
+func (w *world) reexec() {
+	w.t.Helper()
+	if w.from.Intn(2) == 0 {
+		w.step(w.config())
+	}
+	w.lost, w.asked = w.asked, make(map[ID]bool)
+	w.step(Reissue{})
+	w.lost = nil
+}
+
+func compareIDs(a, b ID) int {
+	return cmp.Or(cmp.Compare(a.Entry, b.Entry), cmp.Compare(a.Slot, b.Slot), cmp.Compare(a.Incarnation, b.Incarnation))
+}
+
+// bytesSource takes decisions from a string of bytes, and from a generator that
+// depends on it when they are used up.
+type bytesSource struct {
+	data []byte
+	rest *rand.Rand
+}
+
+func newBytesSource(data []byte) *bytesSource {
+	seed := int64(len(data))
+	for _, b := range data {
+		seed = seed*31 + int64(b)
+	}
+	return &bytesSource{data: data, rest: rand.New(rand.NewSource(seed))}
+}
+
+func (b *bytesSource) Intn(n int) int {
+	if len(b.data) == 0 {
+		return b.rest.Intn(n)
+	}
+	v := int(b.data[0]) % n
+	b.data = b.data[1:]
+	return v
+}
