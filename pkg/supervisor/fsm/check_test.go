@@ -31,7 +31,8 @@ func (w *world) check() {
 			busy += toInt(s.pending || s.live || s.tree)
 			armed += toInt(s.heapAt > 0)
 			live += uint64(toInt(s.live))
-			desired += toInt(w.model.wanted(mo, n) && s.state != Finished)
+			over := mo.slots[n].rest == afterFinished && !s.restart
+			desired += toInt(w.model.wanted(mo, n) && !over)
 		}
 		switch {
 		case states != e.states:
@@ -91,6 +92,8 @@ func (w *world) checkSlot(s *slot, mo *entryModel) {
 		w.fatalf("%v: live is %v, pid %d; the world has %+v", s.id(), s.live, s.pid, p)
 	case s.tree != (p != nil):
 		w.fatalf("%v: tree is %v", s.id(), s.tree)
+	case len(s.members) > 0 && (s.state != Stopping || s.live):
+		w.fatalf("%v: is %v and has left %v", s.id(), s.state, s.members)
 	case s.heapAt > 0 && w.m.deadlines[s.heapAt-1] != s:
 		w.fatalf("%v is lost in the heap", s.id())
 	}

@@ -80,7 +80,7 @@ func (m *Machine) exited(ev Exited) {
 	e.counters.exit(x)
 	m.act(Ended{ID: ev.ID, Exit: x})
 	if s.tree && e.StopMode == StopProcess {
-		s.tree = false
+		s.tree, s.members = false, nil
 		m.act(Release{ID: ev.ID})
 	}
 	if asked {

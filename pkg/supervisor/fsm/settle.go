@@ -179,7 +179,7 @@ func (m *Machine) touch(s *slot) {
 		s.counted = busy
 		m.busy += toInt(busy) - toInt(!busy)
 	}
-	if wanted := !s.gone && m.up(s) && s.state != Finished; wanted != s.wanted {
+	if wanted := !s.gone && m.up(s) && !s.over(); wanted != s.wanted {
 		s.wanted = wanted
 		e.desired += toInt(wanted) - toInt(!wanted)
 	}
@@ -188,6 +188,12 @@ func (m *Machine) touch(s *slot) {
 		e.dirtySlots = append(e.dirtySlots, s)
 	}
 	m.touchEntry(e)
+}
+
+// over reports whether the slot's process ended for good by itself, what it
+// left still being stopped or not.
+func (s *slot) over() bool {
+	return s.state == Finished || s.state == Stopping && s.outcome == Finished && !s.restart
 }
 
 func (m *Machine) touchEntry(e *entry) {
