@@ -197,6 +197,10 @@ func (m *Machine) shutdown() {
 }
 
 func (m *Machine) killAll() {
+	if !m.stopping {
+		return
+	}
+	m.killing = true
 	for _, e := range m.order {
 		for _, s := range e.slots {
 			if s != nil && s.state == Stopping {

@@ -84,7 +84,8 @@ type Signal struct {
 // Shutdown asks for everything to be stopped for good.
 type Shutdown struct{}
 
-// KillAll sends SIGKILL to all that a Shutdown is still waiting for.
+// KillAll sends SIGKILL to all that a Shutdown is still waiting for, starts
+// under way included once they are there. Without a Shutdown it does nothing.
 type KillAll struct{}
 
 // Reissue says that no start that was asked for has happened or ever will: each

@@ -26,6 +26,7 @@ type Machine struct {
 	order     []*entry // sorted by name, so that every pass is deterministic
 	deadlines deadlineHeap
 	stopping  bool
+	killing   bool // nothing gets the time to end by itself any more
 	done      bool // Done was emitted
 	busy      int  // slots that hold a process, a tree or a pending start
 	ignored   uint64

@@ -10,6 +10,7 @@ import (
 type model struct {
 	entries  map[string]*entryModel
 	stopping bool
+	killing  bool
 	ignored  uint64
 }
 
@@ -79,6 +80,8 @@ func (mo *model) command(ev Event) {
 		mo.entries[ev.Entry].setCount(ev.Count)
 	case Shutdown:
 		mo.stopping = true
+	case KillAll:
+		mo.killing = mo.stopping
 	}
 }
 

@@ -111,6 +111,10 @@ func (m *Machine) beginStop(s *slot, by Initiator) {
 func (m *Machine) terminate(s *slot) {
 	s.kills = 0
 	m.enter(s, Stopping)
+	if m.killing {
+		m.kill(s)
+		return
+	}
 	scope := ScopeGroup
 	switch {
 	case !s.live || s.e.StopSignal == sigKill:

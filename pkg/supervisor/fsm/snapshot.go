@@ -11,6 +11,7 @@ import (
 // nothing of what follows.
 type Snapshot struct {
 	Stopping bool
+	Killing  bool
 	Done     bool
 	Ignored  uint64
 	Entries  []EntrySnapshot // sorted by name
@@ -71,7 +72,7 @@ type SlotSnapshot struct {
 // Snapshot returns the whole state. It shares nothing with the machine but Exit
 // records.
 func (m *Machine) Snapshot() Snapshot {
-	snap := Snapshot{Stopping: m.stopping, Done: m.done, Ignored: m.ignored}
+	snap := Snapshot{Stopping: m.stopping, Killing: m.killing, Done: m.done, Ignored: m.ignored}
 	for _, e := range m.order {
 		es := EntrySnapshot{
 			Entry: e.Entry, WantedCount: e.count, CountBy: e.countBy, Held: e.held, Removed: e.removed,
@@ -111,7 +112,7 @@ func (s *slot) snapshot() SlotSnapshot {
 // snapshot that no machine can have given. Everything counts as changed.
 func Restore(snap Snapshot) (*Machine, error) {
 	m := New()
-	m.stopping, m.done, m.ignored = snap.Stopping, snap.Done, snap.Ignored
+	m.stopping, m.killing, m.done, m.ignored = snap.Stopping, snap.Killing, snap.Done, snap.Ignored
 	for _, es := range snap.Entries {
 		if err := m.restoreEntry(es); err != nil {
 			return nil, err

@@ -195,6 +195,11 @@ func (w *world) send(ev Event, a Send) {
 	}
 	spec := w.model.entries[a.ID.Entry].spec
 	switch {
+	case w.model.killing:
+		if a.Signal != sigKill {
+			w.fatalf("%v gets signal %d after a KillAll", a.ID, a.Signal)
+		}
+		p.told, p.deadline = true, w.now+killRetry
 	case !p.told:
 		if a.Signal != spec.StopSignal {
 			w.fatalf("%v is stopped with signal %d, not %d", a.ID, a.Signal, spec.StopSignal)
@@ -202,7 +207,7 @@ func (w *world) send(ev Event, a Send) {
 		w.model.mayStop(w, a.ID, p)
 		p.told, p.deadline = true, w.now+spec.StopTimeout
 	case a.Signal == sigKill:
-		if _, all := ev.(KillAll); !all && w.now < p.deadline {
+		if w.now < p.deadline {
 			w.fatalf("%v gets SIGKILL at %v, before %v", a.ID, w.now, p.deadline)
 		}
 		p.deadline = w.now + killRetry
