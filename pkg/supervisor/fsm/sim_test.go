@@ -30,7 +30,7 @@ func (w *world) command() {
 	w.t.Helper()
 	name := []string{"api", "db", "web", "nope"}[w.from.Intn(4)]
 	slot := w.from.Intn(5) - 1
-	switch w.from.Intn(11) {
+	switch w.from.Intn(12) {
 	case 0, 1:
 		w.step(Scale{Entry: name, Count: w.from.Intn(6) - 1})
 	case 2:
@@ -47,6 +47,8 @@ func (w *world) command() {
 		w.reexec()
 	case 10:
 		w.repeat()
+	case 11:
+		w.step(KillAll{}) // does nothing without a shutdown
 	}
 }
 
@@ -61,7 +63,7 @@ func (w *world) play(more func() bool) {
 		case 3, 4:
 			w.pass()
 		case 5:
-			w.now += time.Duration(w.from.Intn(1500)) * time.Millisecond
+			w.now += time.Duration(w.from.Intn(150)) * 10 * time.Millisecond
 		default:
 			w.happen()
 		}

@@ -24,7 +24,7 @@ var update = flag.Bool("update", false, "write the transcripts in testdata anew"
 //	start|stop NAME           NAME is an entry, or a slot as entry:0
 //	restart NAME [BATCH]      one at a time without BATCH; 0 is all at once
 //	signal NAME N
-//	shutdown, killall
+//	shutdown, kill
 //	spawned SLOT              SLOT is entry:0, or entry:0#2 to name an incarnation
 //	failed SLOT [ERRNO]
 //	exited SLOT [CODE|signal=N] [rest=N]     rest: so many of its tree live on
@@ -108,7 +108,7 @@ func (st *stage) command(verb string, args []string) {
 		st.step(Signal{Entry: name, Slot: slot, Signal: st.number(args[1])})
 	case "shutdown":
 		st.step(Shutdown{})
-	case "killall":
+	case "kill":
 		st.step(KillAll{})
 	case "advance":
 		st.advance(args[0])
