@@ -10,6 +10,11 @@ import "time"
 // rest.
 func (o *Output) Print(r Record) { o.about(verbPrint, r) }
 
+// Flush lets what Hold, Begin, Label, End and Remove asked for be done now. The
+// reader goroutine does it at the latest then; a caller that has several things
+// to say, and something more urgent to do, wakes it once and last.
+func (o *Output) Flush() { o.queue.flush() }
+
 // Hold says that a start of the slot was asked for: what is in its FIFO now
 // still belongs to the incarnation before; what comes is not read until Begin,
 // Label or End says whose it is. Call it before the child can exist.

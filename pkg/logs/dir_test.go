@@ -161,6 +161,7 @@ func TestFileVanished(t *testing.T) {
 	if err := os.Remove(h.Path(k)); err != nil {
 		t.Fatal(err)
 	}
+	h.byKey[k].checked = time.Time{} // as if a second had passed
 	f := h.add(k)
 	write(t, f, "new\n")
 	h.wantTexts("e               new")

@@ -2,16 +2,18 @@ package logs
 
 import (
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // fifo is the reading end of one FIFO.
 type fifo struct {
-	key    Key
-	id     uint64 // in epoll's data; never used again, unlike a descriptor's number
-	counts *counts
-	old    *fifo // one whose file somebody removed or replaced; under Output.mu
+	key     Key
+	id      uint64 // in epoll's data; never used again, unlike a descriptor's number
+	counts  *counts
+	checked time.Time // when it was last seen at its path; under Output.mu
+	old     *fifo     // one whose file somebody removed or replaced; under Output.mu
 
 	// mu is held around a read and the count of what it read, so that
 	// position sees both or neither. It may be held when queue.mu is taken,

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -134,10 +135,14 @@ func (o *Output) Logger() *slog.Logger { return o.logger }
 // error. Open it O_RDWR, blocking, anew for each start.
 func (o *Output) Path(k Key) string { return o.dir.name(k.file()) }
 
+// recheck is how long Add takes for granted that a FIFO stands at its path. A
+// start that finds none fails, and is tried again later than that.
+const recheck = time.Second
+
 // Add makes the FIFO of k, or opens the one that an earlier daemon left, with
 // what was written into it since, and reads it from now on. For a FIFO that is
-// read already it makes sure that it still stands at its path, and makes it
-// anew if it does not. The error names the path.
+// read already it makes sure, once a second, that it still stands at its path,
+// and makes it anew if it does not. The error names the path.
 func (o *Output) Add(k Key) error {
 	if err := k.valid(); err != nil {
 		return err
@@ -147,8 +152,15 @@ func (o *Output) Add(k Key) error {
 	if o.state == closed {
 		return errClosed
 	}
-	if f := o.byKey[k]; f != nil && o.dir.holds(k.file(), f.fd) {
-		return nil
+	if f := o.byKey[k]; f != nil {
+		now := time.Now()
+		if now.Sub(f.checked) < recheck {
+			return nil
+		}
+		if o.dir.holds(k.file(), f.fd) {
+			f.checked = now
+			return nil
+		}
 	}
 	fd, err := o.dir.open(k.file())
 	if err != nil {
@@ -161,7 +173,7 @@ func (o *Output) Add(k Key) error {
 // adopt puts an open FIFO among those that are read, and closes fd if it cannot. One that was read under the same key is read on, since a child may
 // still write to it. mu is held.
 func (o *Output) adopt(k Key, fd int) (*fifo, error) {
-	f := &fifo{key: k, id: o.nextID, fd: fd, counts: o.counts(k.Entry), old: o.byKey[k]}
+	f := &fifo{key: k, id: o.nextID, fd: fd, counts: o.counts(k.Entry), old: o.byKey[k], checked: time.Now()}
 	f.label = o.reader.format.label(k, 0, 0)
 	if err := epollAdd(o.epfd, fd, f.id, unix.EPOLLIN|unix.EPOLLET); err != nil {
 		unix.Close(fd)

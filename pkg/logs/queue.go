@@ -53,8 +53,10 @@ type queue struct {
 	event int  // eventfd that lets the reader's epoll_wait return; -1 when closed
 }
 
-// put appends c, unless the queue is full or closed, and wakes the reader if it
-// may sleep. It reports whether c was taken.
+// put appends c, unless the queue is full or closed, and reports whether it was
+// taken. What is about the daemon itself wakes the reader; the rest waits for
+// flush, since waking it costs more than all else, at the very moment at which
+// a start is under way.
 func (q *queue) put(c command) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -70,11 +72,27 @@ func (q *queue) put(c command) bool {
 	}
 	q.items = append(q.items, c)
 	q.bytes += size
+	if c.verb == verbPrint || c.verb == verbRaw || c.verb == verbRemove {
+		q.rouse()
+	}
+	return true
+}
+
+// flush wakes the reader if there is something for it.
+func (q *queue) flush() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.items) > 0 {
+		q.rouse()
+	}
+}
+
+// rouse wakes the reader if it may sleep. mu is held.
+func (q *queue) rouse() {
 	if !q.woken {
 		q.woken = true
 		q.signal()
 	}
-	return true
 }
 
 // wake lets the reader's epoll_wait return.

@@ -37,6 +37,7 @@ type Output interface {
 	Hold(logs.Key)
 	Begin(logs.Record)
 	End(logs.Record)
+	Flush()
 	Forget(entry string)
 	Pause() (*logs.Handover, error)
 	Resume()

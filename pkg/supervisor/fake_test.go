@@ -185,6 +185,7 @@ func (o output) Remove(logs.Key)                {}
 func (o output) Hold(logs.Key)                  {}
 func (o output) Begin(r logs.Record)            { o.print(r) }
 func (o output) End(r logs.Record)              { o.print(r) }
+func (o output) Flush()                         {}
 func (o output) Forget(string)                  {}
 func (o output) Pause() (*logs.Handover, error) { return &logs.Handover{}, nil }
 func (o output) Resume()                        {}

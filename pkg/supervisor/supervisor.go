@@ -177,6 +177,7 @@ func (s *Supervisor) Run() Outcome {
 		case r := <-s.requests:
 			r.run()
 			s.publish()
+			s.Output.Flush()
 			close(r.done)
 			continue
 		case <-timer.C:
@@ -185,6 +186,7 @@ func (s *Supervisor) Run() Outcome {
 			s.takeTestimony()
 		}
 		s.publish()
+		s.Output.Flush()
 	}
 	return *s.outcome
 }
