@@ -181,12 +181,18 @@ func docsBinary(t *testing.T) string {
 		return bin
 	}
 	bin := filepath.Join(t.TempDir(), "sentryd")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", bin, "../cmd/sentryd")
+	buildSentryd(t, bin, "")
+	return bin
+}
+
+// buildSentryd builds sentryd as make does, with that for the linker.
+func buildSentryd(t *testing.T, bin, ldflags string) {
+	t.Helper()
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w "+ldflags, "-o", bin, "../cmd/sentryd")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build sentryd: %v\n%s", err, out)
 	}
-	return bin
 }
 
 // freeAddress returns a loopback address that the kernel just had free.

@@ -38,7 +38,8 @@ type options struct {
 // own. It is ended, and looked after, when the test ends.
 type daemon struct {
 	t      *testing.T
-	bin    string
+	bin    string   // that the daemon is started from
+	cli    string   // that the commands are
 	dir    string   // of the configuration
 	run    string   // --runtime-dir
 	name   string   // of the configuration, without .yaml
@@ -67,9 +68,9 @@ func startDaemon(t *testing.T, config string, o options) *daemon {
 // newDaemon prepares all that start needs.
 func newDaemon(t *testing.T, config string, o options) *daemon {
 	t.Helper()
-	d := &daemon{t: t, bin: o.bin, dir: o.dir, name: o.name}
+	d := &daemon{t: t, bin: o.bin, cli: docsBinary(t), dir: o.dir, name: o.name}
 	if d.bin == "" {
-		d.bin = docsBinary(t)
+		d.bin = d.cli
 	}
 	if d.dir == "" {
 		d.dir = t.TempDir()
@@ -91,7 +92,7 @@ func newDaemon(t *testing.T, config string, o options) *daemon {
 	// Names the test and this run of it: what carries it was started here.
 	d.mark = "SENTRYD_TEST_MARK=" + d.run + "." + time.Now().Format("150405.000000000")
 	d.env = append([]string{
-		"PATH=" + filepath.Dir(d.bin) + ":" + os.Getenv("PATH") + ":/usr/sbin:/sbin",
+		"PATH=" + filepath.Dir(d.cli) + ":" + os.Getenv("PATH") + ":/usr/sbin:/sbin",
 		"HOME=" + d.dir, "SENTRYD_RUNTIME_DIR=" + d.run, "LC_ALL=C.UTF-8", d.mark,
 	}, o.env...)
 	d.configure(config)
@@ -239,7 +240,7 @@ func (d *daemon) ctl(args ...string) (code int, stdout, stderr string) {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, d.bin, append([]string{"-c", d.configPath()}, args...)...)
+	cmd := exec.CommandContext(ctx, d.cli, append([]string{"-c", d.configPath()}, args...)...)
 	cmd.Dir, cmd.Env = d.dir, d.env
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs

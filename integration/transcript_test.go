@@ -88,6 +88,27 @@ func (r *transcript) expect(want ...string) {
 	}
 }
 
+// until waits until ok is true, which may change whenever more is printed.
+func (r *transcript) until(what string, ok func() bool) {
+	r.t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	for {
+		_, ended, more := r.state()
+		if ok() {
+			return
+		}
+		if ended {
+			r.t.Fatalf("the daemon ended before there was %s\n%s", what, r)
+		}
+		select {
+		case <-more:
+		case <-deadline.C:
+			r.t.Fatalf("after %v there is not %s\n%s", patience, what, r)
+		}
+	}
+}
+
 // inOrder returns the first line of want that is not in lines behind the one
 // before it, or "".
 func inOrder(want, lines []string) string {
