@@ -181,8 +181,15 @@ func (d *daemon) finish(code int) {
 	if got := exitCodeOf(d.err); got != code {
 		d.t.Errorf("the daemon ended with %v, want exit code %d\n%s", d.err, code, d)
 	}
-	if left := marked(d.t, d.mark); len(left) > 0 {
-		d.t.Errorf("left running: %v\n%s", slicesOf(left), d)
+	for _, p := range marked(d.t, d.mark) {
+		// A reload that was cut short leaves the new program to finish its look
+		// at the state, which is a matter of milliseconds.
+		if strings.Contains(commandLine(p.pid), "check-state") && p.gone(patience) {
+			continue
+		}
+		if hasMark(p.pid, d.mark) {
+			d.t.Errorf("left running: %d %s\n%s", p.pid, commandLine(p.pid), d)
+		}
 	}
 	for _, name := range []string{"sentryd.pid", "control.sock"} {
 		if _, err := os.Lstat(d.runtimeFile(name)); !errors.Is(err, os.ErrNotExist) {

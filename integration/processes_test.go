@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,13 +24,16 @@ type proc struct {
 	pidfd int
 }
 
-// slicesOf lists pids, for a message.
-func slicesOf(list []proc) []int {
-	var pids []int
-	for _, p := range list {
-		pids = append(pids, p.pid)
-	}
-	return pids
+// gone waits for the end of a process, and reports whether it came.
+func (p proc) gone(within time.Duration) bool {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}, int(within.Milliseconds()))
+	return err == nil && n > 0
+}
+
+// commandLine is the command of a process, for a message; empty if it is dead.
+func commandLine(pid int) string {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // it may be gone
+	return strings.TrimRight(strings.ReplaceAll(string(text), "\x00", " "), " ")
 }
 
 // marked returns the live processes that have the mark in their environment:
