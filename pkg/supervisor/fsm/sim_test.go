@@ -10,7 +10,7 @@ import (
 
 func (w *world) config() Configure {
 	c := Configure{Restart: make(map[string]bool)}
-	for _, name := range []string{"api", "db", "web"} {
+	for _, name := range []string{"api", "web"} {
 		if w.from.Intn(4) == 0 {
 			continue
 		}
@@ -28,8 +28,8 @@ func (w *world) config() Configure {
 // command gives one, which may be nonsense.
 func (w *world) command() {
 	w.t.Helper()
-	name := []string{"api", "db", "web", "nope"}[w.from.Intn(4)]
-	slot := w.from.Intn(5) - 1
+	name := []string{"api", "web", "api", "web", "nope"}[w.from.Intn(5)]
+	slot := max(AllSlots, w.from.Intn(7)-3)
 	switch w.from.Intn(12) {
 	case 0, 1:
 		w.step(Scale{Entry: name, Count: w.from.Intn(6) - 1})
@@ -95,7 +95,7 @@ func times(n int) func() bool {
 }
 
 func TestRandomHistories(t *testing.T) {
-	n := 400
+	n := 600
 	if testing.Short() {
 		n = 60
 	}
