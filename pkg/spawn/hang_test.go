@@ -36,7 +36,7 @@ func hangingPool(t *testing.T, o Options) (p *Pool, letGo func()) {
 }
 
 func TestHang(t *testing.T) {
-	p, letGo := hangingPool(t, Options{Spawners: 2, TouchTimeout: 50 * time.Millisecond})
+	p, letGo := hangingPool(t, Options{Spawners: 2, TouchTimeout: time.Second})
 	good := static(t, exitWith(7))
 	for i := range Token(2) {
 		p.Start(i, &Spec{Path: "/hang/a"})
@@ -80,7 +80,7 @@ func TestHang(t *testing.T) {
 }
 
 func TestHangMany(t *testing.T) {
-	p, letGo := hangingPool(t, Options{Spawners: 2, TouchTimeout: 20 * time.Millisecond})
+	p, letGo := hangingPool(t, Options{Spawners: 2, TouchTimeout: 200 * time.Millisecond})
 	const n = 40
 	for i := range Token(n) {
 		p.Start(i, &Spec{Path: fmt.Sprintf("/hang/%d", i)})
@@ -119,7 +119,7 @@ func TestHangMany(t *testing.T) {
 func TestHungFileSystem(t *testing.T) {
 	for _, touch := range []bool{true, false} {
 		t.Run(fmt.Sprintf("touch=%v", touch), func(t *testing.T) {
-			p := newTestPool(t, Options{Spawners: 1, TouchTimeout: 100 * time.Millisecond}, func(p *Pool) {
+			p := newTestPool(t, Options{Spawners: 1, TouchTimeout: time.Second}, func(p *Pool) {
 				if !touch {
 					p.touch = func(string) string { return "" }
 				}

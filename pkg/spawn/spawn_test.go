@@ -91,7 +91,7 @@ func openFDs(t testing.TB) int {
 func (p *Pool) until(t testing.TB, done func(all []Event) bool) []Event {
 	t.Helper()
 	var all []Event
-	deadline := time.After(2 * time.Minute)
+	deadline := time.After(time.Minute)
 	for {
 		all = p.Events(all)
 		if done(all) {
@@ -111,7 +111,8 @@ func (p *Pool) take(t testing.TB, n int) []Event {
 	return p.until(t, func(all []Event) bool { return len(all) >= n })
 }
 
-// startShell starts a shell script and returns when it has written a line.
+// startShell starts a shell script and returns when it has written a line and
+// Started is queued.
 func startShell(p *Pool, token Token, dir, script string) error {
 	spec := sh(script)
 	spec.Stdout = Stdio{Path: filepath.Join(dir, fmt.Sprintf("fifo%d", token)), Flags: unix.O_RDWR}
@@ -127,8 +128,16 @@ func startShell(p *Pool, token Token, dir, script string) error {
 	if err := fifo.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		return err
 	}
-	_, err = fifo.Read(make([]byte, 1))
-	return err
+	if _, err = fifo.Read(make([]byte, 1)); err != nil {
+		return err
+	}
+	// It may be faster than its spawner.
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.cloning() {
+		p.idle.Wait()
+	}
+	return nil
 }
 
 func sh(script string) *Spec {
