@@ -1,3 +1,63 @@
-// Package spawn starts child processes, signals them and reports each exit
-// exactly once.
+// Package spawn starts child processes, signals them, and reports each exit
+// exactly once, for any number of children in a fixed number of goroutines.
+//
+// It knows processes, process groups and what the kernel says of them. It does
+// not know why a process is started, what its exit means, or when to start the
+// next: those are the caller's. The caller names each start by a Token, and
+// gets Events.
+//
+//	pool, err := spawn.New(spawn.Options{})
+//	pool.Start(1, &spawn.Spec{Path: "sleep", Args: []string{"sleep", "4"}, Env: os.Environ()})
+//	for range pool.Ready() {
+//		for _, e := range pool.Events(nil) {
+//			fmt.Println(e.Kind, e.Token, e.PID, e.Status.Code)
+//		}
+//	}
+//
+// # What holds
+//
+// A child leads its own session and process group. It has the descriptors 0, 1
+// and 2 and no other, no signal blocked, ignored or caught, and the limit on
+// descriptors that this process was started with.
+//
+// For each token there is one Started or StartFailed; after Started one
+// Exited; after an Exited whose group was not empty one GroupEmpty. A child
+// that dies before its program is called with execve(2) is a StartFailed. One
+// that is killed while the kernel executes that call counts as started, and ended by the signal.
+//
+// Signals go through pidfds only, so none reaches a process that got the pid
+// of a dead one. Only children of the Pool are waited for, each by its pidfd;
+// other code in the process, os/exec say, may have its own.
+//
+// A file system that hangs costs the starts that need it, which fail with
+// ETIMEDOUT, and nobody else.
+//
+// # How a child is made
+//
+// On amd64 and arm64 by clone3(2) with CLONE_VM, CLONE_VFORK, CLONE_FILES,
+// CLONE_PIDFD and CLONE_CLEAR_SIGHAND. Between clone and execve the child runs
+// a list of system calls that was prepared beforehand (see program), from a
+// few lines of assembly and no Go at all. Compared with syscall.ForkExec,
+// measured on Linux 6.18 with two CPUs:
+//
+//   - 35 % more starts a second of a small static program, since there are no
+//     57 calls of rt_sigaction and no status pipe.
+//   - With 10,000 descriptors open a start takes 0.2 ms of CPU time instead of
+//     1.1 ms: the table of descriptors is shared and its lowest part copied by
+//     close_range(2) with CLOSE_RANGE_UNSHARE, rather than copied whole and closed
+//     again. No child holds a copy of another's pidfd.
+//   - A child that hangs before execve does not keep the garbage collector
+//     waiting, holds no lock, and can be killed.
+//   - An error names the step that failed.
+//   - Signals that this process ignores are not ignored in the child.
+//
+// Elsewhere, and where a seccomp filter forbids clone3, it is
+// syscall.ForkExec, for which these five do not hold.
+//
+// # Kernels
+//
+// Linux 5.10 or later (CLONE_CLEAR_SIGHAND 5.5, close_range 5.9). Before 6.9
+// there is no PIDFD_SIGNAL_PROCESS_GROUP: then /proc is read for the members
+// of a group, once for all exits that come together, while the dead leader is
+// still a zombie and so keeps the number of its group.
 package spawn
