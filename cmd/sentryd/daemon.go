@@ -233,6 +233,7 @@ func (d *daemon) serve() error {
 	}
 	go d.witness.Run(d.stop)
 	go d.obey()
+	go d.answer()
 	go d.reload()
 	if d.sup.State().Daemon.Reexecs > 0 && d.sup.ConfigChanged() {
 		d.signals.reload()
@@ -253,21 +254,27 @@ func (d *daemon) serve() error {
 	return nil
 }
 
-// obey acts on signals.
+// obey acts on the signals that end the daemon.
 func (d *daemon) obey() {
 	ctx := context.Background()
 	stopping := false
-	for sig := range d.signals.others {
-		switch sig {
-		case unix.SIGTERM, unix.SIGINT:
-			if stopping {
-				d.sup.Kill(ctx)
-				continue
-			}
+	d.signals.obey(func(sig os.Signal) {
+		switch {
+		case sig == unix.SIGQUIT:
+			d.sup.Shutdown(ctx, true)
+		case stopping:
+			d.sup.Kill(ctx)
+		default:
 			stopping = true
 			d.sup.Shutdown(ctx, false)
-		case unix.SIGQUIT:
-			d.sup.Shutdown(ctx, true)
+		}
+	})
+}
+
+// answer acts on the signals that ask for something.
+func (d *daemon) answer() {
+	for sig := range d.signals.user {
+		switch sig {
 		case unix.SIGUSR1:
 			d.output.Logger().Info("there are no log files to reopen")
 		case unix.SIGUSR2:

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,6 +13,7 @@ import (
 	"github.com/sentryd/sentryd/pkg/config"
 	"github.com/sentryd/sentryd/pkg/state"
 	"github.com/sentryd/sentryd/pkg/supervisor"
+	"github.com/sentryd/sentryd/pkg/view"
 )
 
 const (
@@ -21,9 +21,6 @@ const (
 	lockName   = state.KindFile + ":pid"
 	checkState = "check-state" // the hidden command that a preflight runs
 )
-
-// errSignal: a signal that ends the daemon came before the re-exec.
-var errSignal = errors.New("a signal to end came first")
 
 // findBinary settles which path a re-exec executes: the one that the daemon was
 // started by, links and all, so that what stands there by then is what runs.
@@ -90,7 +87,7 @@ func (d *daemon) Exec(saved *state.Daemon, files []state.File) error {
 	files = append(files, state.File{Name: lockName, FD: int(d.lock.Fd())})
 	defer d.signals.resume()
 	if !d.signals.quiet() {
-		return errSignal
+		return view.Errorf(view.Unavailable, "a signal to end the daemon came first")
 	}
 	return state.Exec(d.binary, os.Args, os.Environ(), s, files)
 }

@@ -8,22 +8,34 @@ import (
 )
 
 // signals are those that the daemon is told of. They are asked for first thing
-// in main: a re-exec'd image inherits SIGHUP ignored, and any other would end
-// it.
+// in main: a re-exec'd image inherits SIGHUP ignored, and any other would end it.
 type signals struct {
-	hup    chan os.Signal
-	others chan os.Signal
-	pipe   chan os.Signal
+	hup  chan os.Signal
+	ends chan os.Signal // those that end the daemon
+	user chan os.Signal
+	pipe chan os.Signal
+
+	// Between the goroutine in obey and quiet: idle is received from while the
+	// former has no signal in hand, inHand is sent to while it has one.
+	idle   chan struct{}
+	inHand chan struct{}
+}
+
+func newSignals() *signals {
+	return &signals{
+		hup:    make(chan os.Signal, 1), // one waiting reload stands for any number
+		ends:   make(chan os.Signal, 16),
+		user:   make(chan os.Signal, 16),
+		pipe:   make(chan os.Signal, 1),
+		idle:   make(chan struct{}),
+		inHand: make(chan struct{}),
+	}
 }
 
 func notifySignals() *signals {
-	s := &signals{
-		hup:    make(chan os.Signal, 1), // one waiting reload stands for any number
-		others: make(chan os.Signal, 16),
-		pipe:   make(chan os.Signal, 1),
-	}
+	s := newSignals()
 	signal.Notify(s.hup, unix.SIGHUP)
-	signal.Notify(s.others, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	s.resume()
 	// `sentryd start | head`: a write to standard output fails and is counted,
 	// and does not end the daemon. Ignored it would be inherited by children.
 	signal.Notify(s.pipe, unix.SIGPIPE)
@@ -38,15 +50,54 @@ func (s *signals) reload() {
 	}
 }
 
-// quiet gives the signals that end a daemon back to the kernel, and reports
-// whether none had come by then. From here to the next image's Notify such a
-// signal ends the process at once; one that came before is to be obeyed.
+// obey calls act with each signal that ends the daemon, one after the other.
+func (s *signals) obey(act func(os.Signal)) {
+	for {
+		select {
+		case sig := <-s.ends:
+			s.holding(func() { act(sig) })
+		case <-s.idle:
+		}
+	}
+}
+
+// holding runs f, and says so to quiet meanwhile.
+func (s *signals) holding(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	for {
+		select {
+		case s.inHand <- struct{}{}:
+		case <-done:
+			return
+		}
+	}
+}
+
+// quiet gives the signals back to the kernel, and reports whether none that
+// ends the daemon had come by then: one that did is to be obeyed, also when obey
+// has taken it and waits for the owner, which is about to go. From here to the
+// next image's Notify such a signal ends the process at once, as SIGKILL would:
+// Go does not start with them blocked.
 func (s *signals) quiet() bool {
-	signal.Stop(s.others)
-	return len(s.others) == 0
+	signal.Stop(s.user)
+	signal.Stop(s.ends)
+	if len(s.ends) > 0 {
+		return false
+	}
+	select {
+	case s.idle <- struct{}{}:
+		return true
+	case <-s.inHand:
+		return false
+	}
 }
 
 // resume is the inverse of quiet.
 func (s *signals) resume() {
-	signal.Notify(s.others, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	signal.Notify(s.ends, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT)
+	signal.Notify(s.user, unix.SIGUSR1, unix.SIGUSR2)
 }
