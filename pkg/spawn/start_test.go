@@ -426,13 +426,25 @@ func TestClose(t *testing.T) {
 // reapOrphans waits for children that a closed Pool left behind.
 func reapOrphans(t *testing.T) {
 	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid()))
-	if err != nil {
-		t.Skip("needs /proc/PID/task/TID/children")
+	lists, err := filepath.Glob("/proc/self/task/*/children") // each thread has its own
+	if err != nil || len(lists) == 0 {
+		t.Skip("needs /proc/PID/task/TID/children: CONFIG_PROC_CHILDREN")
 	}
-	for _, word := range bytes.Fields(b) {
-		if pid, err := strconv.Atoi(string(word)); err == nil {
-			_, _ = unix.Wait4(pid, nil, 0, nil)
+	for _, list := range lists {
+		b, _ := os.ReadFile(list) // the thread may have ended
+		for _, word := range bytes.Fields(b) {
+			pid, err := strconv.Atoi(string(word))
+			if err != nil {
+				t.Fatal(err)
+			}
+			pidfd, err := unix.PidfdOpen(pid, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, errno := waitDying(pidfd); errno != 0 {
+				t.Error(errno)
+			}
+			unix.Close(pidfd)
 		}
 	}
 }
