@@ -56,6 +56,8 @@ func TestCommandLines(t *testing.T) {
 		{"status -o xml", 2, nil, "", `"xml" is not json`},
 		{"reload web", 2, nil, "", "Try 'sentryd reload --help'"},
 		{"stats", 2, nil, "", `sentryd: unknown command "stats" for "sentryd": did you mean start or status?` + "\n"},
+		{"completion", 2, nil, "", "no shell is named"},
+		{"completion tcsh", 2, nil, "", `unknown command "tcsh" for "sentryd completion"`},
 		{"status --bogus", 2, nil, "", "unknown flag: --bogus"},
 		{"start --log.format xml", 2, nil, "", `"xml" is not logfmt or json`},
 	} {

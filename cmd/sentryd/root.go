@@ -100,7 +100,20 @@ slots of the running daemon: "web" is all of an entry, "web:0" its first slot,
 		newStatusCommand(c), newCheckCommand(c), newDiffCommand(c), newReloadCommand(c),
 		newVersionCommand(c), check,
 	)
+	addCompletionCommand(root)
 	return root
+}
+
+// addCompletionCommand adds cobra's own, made to insist on a shell that it knows:
+// cobra's prints its help and succeeds.
+func addCompletionCommand(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" {
+			cmd.Args = cobra.NoArgs
+			cmd.RunE = func(*cobra.Command, []string) error { return errors.New("no shell is named") }
+		}
+	}
 }
 
 // do marks a command as reached.
