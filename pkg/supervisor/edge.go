@@ -149,6 +149,7 @@ func (s *Supervisor) translate(e *spawn.Event) fsm.Event {
 		return s.failed(c.id, e.At, e.Wall, e.Err)
 	case spawn.Exited:
 		s.Witness.handled(c.pid, c.token, s.Clock.Now())
+		c.ended = true
 		if e.GroupEmpty {
 			s.forget(c.token)
 		}

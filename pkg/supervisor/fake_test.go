@@ -38,6 +38,8 @@ type edge struct {
 	fail     map[string]error // program → why it cannot start
 	stubborn bool             // processes ignore all but SIGKILL
 	printed  []string
+	held     map[logs.Key]bool // whose output is not read
+	slow     bool              // starts are not answered
 	released int
 
 	preflight error
@@ -48,17 +50,29 @@ type edge struct {
 	resumed   int
 }
 
+// lives reports whether a process is what a pidfd stands for: in this fake they
+// are equal.
+func (e *edge) lives(pidfd int) *process {
+	for _, p := range e.procs {
+		if p.pid == pidfd {
+			return p
+		}
+	}
+	return nil
+}
+
 type process struct {
 	token spawn.Token
 	pid   int
 	spec  *spawn.Spec
 	got   []int
+	ended bool // its group lives on
 }
 
 func newEdge(t *testing.T) *edge {
 	return &edge{
 		t: t, begin: time.Now(), ready: make(chan struct{}, 1), procs: make(map[spawn.Token]*process),
-		nextPID: 1000, fail: make(map[string]error), execErr: errors.New("exec format error"),
+		nextPID: 1000, fail: make(map[string]error), held: make(map[logs.Key]bool), execErr: errors.New("exec format error"),
 	}
 }
 
@@ -93,6 +107,9 @@ func (e *edge) Start(t spawn.Token, s *spawn.Spec) {
 		e.emit(spawn.Event{Kind: spawn.StartFailed, Token: t, Err: &spawn.StartError{Op: "exec", Path: s.Path, Errno: err.(syscall.Errno)}})
 		return
 	}
+	if e.slow {
+		return
+	}
 	e.nextPID++
 	e.procs[t] = &process{token: t, pid: e.nextPID, spec: s}
 	e.emit(spawn.Event{Kind: spawn.Started, Token: t, PID: e.nextPID})
@@ -111,6 +128,9 @@ func (e *edge) Signal(t spawn.Token, sig int) error {
 		return syscall.ESRCH
 	}
 	p.got = append(p.got, sig)
+	if p.ended {
+		return nil
+	}
 	if sig == int(syscall.SIGKILL) || sig == int(syscall.SIGTERM) && !e.stubborn {
 		e.exit(p, spawn.Status{Known: true, Signal: sig})
 	}
@@ -124,15 +144,14 @@ func (e *edge) Look(spawn.Token)                         {}
 func (e *edge) Adopt(t spawn.Token, pid, pidfd int) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, p := range e.procs {
-		if p.pid == pid && pidfd == pid {
-			delete(e.procs, p.token)
-			p.token = t
-			e.procs[t] = p
-			return nil
-		}
+	p := e.lives(pidfd)
+	if p == nil || p.pid != pid {
+		return fmt.Errorf("no process %d", pid)
 	}
-	return fmt.Errorf("no process %d", pid)
+	delete(e.procs, p.token)
+	p.token = t
+	e.procs[t] = p
+	return nil
 }
 
 func (e *edge) Pause() []spawn.Token { e.paused = true; return nil }
@@ -166,12 +185,32 @@ func (e *edge) end(p *process, code int) {
 	e.exit(p, spawn.Status{Known: true, Code: code})
 }
 
+// endLeaving lets a process end with a code and leave something of its group.
+func (e *edge) endLeaving(p *process, code int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p.ended = true
+	e.emit(spawn.Event{Kind: spawn.Exited, Token: p.token, PID: p.pid, Status: spawn.Status{Known: true, Code: code}, Members: []int{1}})
+}
+
+// endGroup lets the rest of its group end.
+func (e *edge) endGroup(p *process) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.procs, p.token)
+	e.emit(spawn.Event{Kind: spawn.GroupEmpty, Token: p.token, PID: p.pid, GroupEmpty: true})
+}
+
 // output is the fake of pkg/logs: it keeps the lines.
 type output struct{ *edge }
 
 func (o output) print(r logs.Record) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	delete(o.held, r.Key)
+	if r.Text == "" {
+		return
+	}
 	text, _, _ := strings.Cut(r.Text, " at ")
 	if _, how, ok := strings.Cut(r.Text, " with "); ok {
 		text += " with " + how
@@ -182,10 +221,10 @@ func (o output) print(r logs.Record) {
 func (o output) Add(logs.Key) error             { return nil }
 func (o output) Path(k logs.Key) string         { return k.String() }
 func (o output) Remove(logs.Key)                {}
-func (o output) Hold(logs.Key)                  {}
 func (o output) Begin(r logs.Record)            { o.print(r) }
 func (o output) End(r logs.Record)              { o.print(r) }
 func (o output) Flush()                         {}
+func (o output) Hold(k logs.Key)                { o.mu.Lock(); o.held[k] = true; o.mu.Unlock() }
 func (o output) Forget(string)                  {}
 func (o output) Pause() (*logs.Handover, error) { return &logs.Handover{}, nil }
 func (o output) Resume()                        {}

@@ -60,13 +60,26 @@ func (s *Supervisor) handOver(next *config.Config, sockets []Socket) error {
 	err := s.exec(next, sockets)
 	s.paused = false
 	s.Processes.Resume()
+	var pending []fsm.ID
 	for t, c := range s.children {
 		if c.pid == 0 {
+			pending = append(pending, c.id)
 			s.forget(t)
 		}
 	}
-	s.step(fsm.Reissue{})
+	s.reissue(pending)
 	return err
+}
+
+// reissue asks anew for every start that was asked for and will not happen. The
+// output of the slots of those that are not wanted any more was held for them.
+func (s *Supervisor) reissue(pending []fsm.ID) {
+	s.step(fsm.Reissue{})
+	for _, id := range pending {
+		if _, again := s.tokens[id]; !again {
+			s.Output.End(logs.Record{Key: logs.Key{Entry: id.Entry, Slot: id.Slot}})
+		}
+	}
 }
 
 func (s *Supervisor) exec(next *config.Config, sockets []Socket) error {
@@ -76,6 +89,11 @@ func (s *Supervisor) exec(next *config.Config, sockets []Socket) error {
 	}
 	defer s.Output.Resume()
 	saved := s.saved(next)
+	// The preflight saw an earlier state. What the next image would refuse of
+	// this one would leave the processes to nobody.
+	if err := checkMachine(&saved.Machine); err != nil {
+		return fmt.Errorf("the state does not hold together: %w", err)
+	}
 	if saved.Output, err = json.Marshal(pipes); err != nil {
 		return fmt.Errorf("encode the output: %w", err)
 	}
@@ -132,9 +150,10 @@ func LoadPipes(saved *state.Daemon, take func(name string) (fd int, ok bool)) (*
 }
 
 // Resume returns a supervisor that goes on where a former image stopped. files
-// are the descriptors handed over, by name. What cannot be taken over is said
-// and, as far as a process is concerned, counted as an end of unknown status;
-// only a state that makes no sense at all is an error.
+// are the descriptors handed over, by name; those that are left in it are the
+// caller's. What cannot be taken over is said and, as far as a process is
+// concerned, counted as an end of unknown status; only a state that makes no
+// sense at all is an error.
 func Resume(o Options, saved *state.Daemon, files map[string]int) (*Supervisor, error) {
 	snap, err := loadMachine(&saved.Machine)
 	if err != nil {
@@ -168,18 +187,14 @@ func Resume(o Options, saved *state.Daemon, files map[string]int) (*Supervisor, 
 	}
 	s.step(fsm.Configure{Entries: machineEntries(o.Config), Restart: restart})
 	s.paused = false
-	s.step(fsm.Reissue{})
+	s.reissue(pendingStarts(snap))
 	s.publishFirst()
 	return s, nil
 }
 
 // CheckState reports whether Resume could go on with a state, for a preflight.
 func CheckState(saved *state.Daemon) error {
-	snap, err := loadMachine(&saved.Machine)
-	if err != nil {
-		return err
-	}
-	if _, err := fsm.Restore(snap); err != nil {
+	if err := checkMachine(&saved.Machine); err != nil {
 		return err
 	}
 	for _, sources := range [][]state.Source{saved.Applied, saved.Checked} {
@@ -188,6 +203,15 @@ func CheckState(saved *state.Daemon) error {
 		}
 	}
 	return nil
+}
+
+func checkMachine(saved *state.Machine) error {
+	snap, err := loadMachine(saved)
+	if err != nil {
+		return err
+	}
+	_, err = fsm.Restore(snap)
+	return err
 }
 
 // adopt takes over the processes of the former image: they are our children
@@ -205,24 +229,39 @@ func (s *Supervisor) adopt(snap fsm.Snapshot, files map[string]int) {
 
 func (s *Supervisor) adoptSlot(id fsm.ID, slot *fsm.SlotSnapshot, files map[string]int) {
 	s.lastToken++
-	c := &child{id: id, token: s.lastToken, pid: slot.PID, startedAt: slot.StartedAt}
+	c := &child{id: id, token: s.lastToken, pid: slot.PID, ended: !slot.Live, startedAt: slot.StartedAt}
+	if c.ended && slot.Last != nil {
+		c.pid = slot.Last.PID
+	}
 	s.children[c.token] = c
 	s.tokens[id] = c.token
 	if slot.Live {
 		s.Witness.track(c.pid, c.token, c.startedAt)
 	}
-	fd, ok := files[pidfdName(id)]
+	name := pidfdName(id)
+	fd, ok := files[name]
 	if !ok {
 		s.lose(c, slot, fmt.Errorf("its pidfd was not handed over"))
 		return
 	}
-	pid := slot.PID
-	if !slot.Live && slot.Last != nil {
-		pid = slot.Last.PID
-	}
-	if err := s.Processes.Adopt(c.token, pid, fd); err != nil {
+	if err := s.Processes.Adopt(c.token, c.pid, fd); err != nil {
 		s.lose(c, slot, err)
+		return
 	}
+	delete(files, name)
+}
+
+// pendingStarts lists what was asked for when a snapshot was taken.
+func pendingStarts(snap fsm.Snapshot) (ids []fsm.ID) {
+	for i := range snap.Entries {
+		e := &snap.Entries[i]
+		for j := range e.Slots {
+			if slot := &e.Slots[j]; slot.Pending {
+				ids = append(ids, fsm.ID{Entry: e.Name, Slot: slot.Slot, Incarnation: slot.Incarnation})
+			}
+		}
+	}
+	return ids
 }
 
 // lose gives up a process that could not be taken over. How it ends, if it

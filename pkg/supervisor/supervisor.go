@@ -105,7 +105,8 @@ type Supervisor struct {
 type child struct {
 	id        fsm.ID
 	token     spawn.Token
-	pid       int
+	pid       int  // 0 until it has started
+	ended     bool // the main process has, and something of its tree lives on
 	startedAt fsm.Instant
 }
 

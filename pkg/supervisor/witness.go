@@ -51,7 +51,11 @@ type Witness struct {
 	resync  bool // events were lost: everything tracked is to be looked at
 	look    func(spawn.Token)
 	tracked map[int32]sighting // by pid
+	unheard int                // how many of them were handled, at most
 }
+
+// maxUnheard bounds what a connector that says nothing, without an error, costs.
+const maxUnheard = 1 << 16
 
 // sighting is what is known of the end of a process: when the kernel says that
 // it was and when it was handled, zero while that is not known. It is forgotten
@@ -142,6 +146,7 @@ func (w *Witness) fail(err error) {
 	w.status = view.ProcConnector{Reason: fmt.Sprintf("the proc connector failed: %v", err)}
 	w.news = true
 	clear(w.tracked)
+	w.unheard = 0
 	w.mu.Unlock()
 	w.wake()
 }
@@ -195,6 +200,7 @@ func (w *Witness) hear(events []procevents.Event) {
 		if s.handled != 0 {
 			w.delays.observe(s.handled - e.Timestamp)
 			delete(w.tracked, e.TGID)
+			w.unheard--
 			continue
 		}
 		s.kernel = e.Timestamp
@@ -214,13 +220,20 @@ func (w *Witness) overrun() {
 	w.lost.Add(1)
 	w.mu.Lock()
 	w.resync = true
+	w.forgetHandled()
+	w.mu.Unlock()
+	w.wake()
+}
+
+// forgetHandled gives up waiting for news of exits that were handled. mu is
+// held.
+func (w *Witness) forgetHandled() {
 	for pid, s := range w.tracked {
 		if s.handled != 0 {
 			delete(w.tracked, pid)
 		}
 	}
-	w.mu.Unlock()
-	w.wake()
+	w.unheard = 0
 }
 
 func (w *Witness) wake() {
@@ -256,6 +269,9 @@ func (w *Witness) handled(pid int, t spawn.Token, at fsm.Instant) {
 	}
 	s.handled = at
 	w.tracked[int32(pid)] = s
+	if w.unheard++; w.unheard > maxUnheard {
+		w.forgetHandled()
+	}
 }
 
 // take returns the news since the last call.
@@ -294,7 +310,7 @@ func (s *Supervisor) takeTestimony() {
 	}
 	s.Log.Info("the proc connector is heard again")
 	for t, c := range s.children {
-		if c.pid != 0 {
+		if c.pid != 0 && !c.ended {
 			s.Witness.track(c.pid, t, c.startedAt)
 		}
 	}

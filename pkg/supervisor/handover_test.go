@@ -1,0 +1,93 @@
+package supervisor
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sentryd/sentryd/pkg/view"
+)
+
+// answer says whether starts are answered from now on.
+func (b *bed) answer(yes bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.slow = !yes
+}
+
+// reexec has the daemon go on as its next image.
+func (b *bed) reexec() {
+	b.t.Helper()
+	b.answer(false) // the image that stays behind starts nothing
+	if _, err := b.s.Reload(b.t.Context()); err != nil {
+		b.t.Fatal(err)
+	}
+	synctest.Wait() // the fake's execve fails, with the state kept
+	b.s.Shutdown(b.t.Context(), true)
+	<-b.done
+	b.answer(true)
+	next, err := Resume(b.options(b.path), b.saved, b.handedOver())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.s = next
+	b.run()
+}
+
+// failReexec has a re-exec fail at execve.
+func (b *bed) failReexec() {
+	b.t.Helper()
+	if _, err := b.s.Reload(b.t.Context()); err != nil {
+		b.t.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+func TestStragglersAreStillKnownAfterOneReexecAndAnotherThatFailed(t *testing.T) {
+	inBubble(t, "entries: {a: {command: /bin/a, delay: 0, stop: {timeout: 1h}}}", func(t *testing.T, b *bed) {
+		p := b.byPath("/bin/a")[0]
+		b.endLeaving(p, 0)
+		synctest.Wait()
+		b.reexec()
+		b.failReexec()
+		if q := b.slot("a", 0); q.State != view.Stopping {
+			t.Fatalf("with a straggler: %+v", q)
+		}
+		b.endGroup(p)
+		synctest.Wait()
+		if q := b.slot("a", 0); q.State != view.Running || q.Incarnation != 2 {
+			t.Errorf("once the straggler has ended: %+v", q)
+		}
+	})
+}
+
+func TestOutputIsReadAfterAStartThatWillNotHappen(t *testing.T) {
+	for name, again := range map[string]func(*bed){"failed execve": (*bed).failReexec, "re-exec": (*bed).reexec} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, "entries: {a: {command: /bin/a, delay: 0, count: 2}}", func(t *testing.T, b *bed) {
+				b.answer(false)
+				for _, p := range b.byPath("/bin/a") {
+					b.end(p, 1)
+				}
+				synctest.Wait()
+				b.s.Stop(t.Context(), "a", 0)
+				b.mu.Lock()
+				if len(b.held) != 2 {
+					t.Fatalf("held: %v", b.held)
+				}
+				b.mu.Unlock()
+				b.answer(true)
+				again(b)
+				b.pass(time.Second)
+				if p, q := b.slot("a", 0), b.slot("a", 1); p.State != view.Stopped || q.State != view.Running || q.Incarnation != 2 {
+					t.Errorf("%+v, %+v", p, q)
+				}
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				if len(b.held) != 0 {
+					t.Errorf("still held: %v", b.held)
+				}
+			})
+		})
+	}
+}
