@@ -56,7 +56,7 @@ const (
 	// drainTime is how long Shutdown lets requests in flight go on.
 	drainTime = time.Second
 	// newGrace is how long it lets a new connection send its request.
-	newGrace = 20 * time.Millisecond
+	newGrace = 5 * time.Millisecond
 )
 
 // Options are what a [Server] is made of. Permit may be nil for none but root

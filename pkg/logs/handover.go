@@ -243,6 +243,9 @@ func (o *Output) closeAll() {
 		o.reader.err.close()
 	}
 	o.queue.close()
+	if o.poller != nil {
+		o.poller.close()
+	}
 	if o.epfd >= 0 {
 		unix.Close(o.epfd)
 	}

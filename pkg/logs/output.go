@@ -39,6 +39,7 @@ type Output struct {
 	diag   *diagnostics
 	queue  queue
 	epfd   int
+	poller *poller // waits for epfd
 
 	dropped atomic.Uint64
 
@@ -108,6 +109,9 @@ func (o *Output) open(opt Options) error {
 	var err error
 	if o.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return fmt.Errorf("logs: epoll_create1: %w", err)
+	}
+	if o.poller, err = newPoller(o.epfd); err != nil {
+		return fmt.Errorf("logs: wait for epoll set: %w", err)
 	}
 	if o.queue.event, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return fmt.Errorf("logs: eventfd: %w", err)

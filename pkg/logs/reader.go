@@ -118,9 +118,17 @@ func (r *reader) poll() {
 	r.wait(timeout)
 }
 
-// wait takes events, waiting for the first one up to timeout milliseconds.
+// wait takes events, waiting for the first one up to timeout milliseconds, or
+// without limit if that is negative: then in Go's poller, where a goroutine that
+// waits holds no thread, and none need be woken to go on.
 func (r *reader) wait(timeout int) {
-	n, err := unix.EpollWait(r.o.epfd, r.events, timeout)
+	var n int
+	var err error
+	if timeout < 0 {
+		n, err = r.o.poller.wait(r.events)
+	} else {
+		n, err = unix.EpollWait(r.o.epfd, r.events, timeout)
+	}
 	r.now = time.Now()
 	if err != nil {
 		return // EINTR

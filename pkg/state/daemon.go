@@ -57,6 +57,7 @@ type Counters struct {
 // Machine is the supervisor's state machine.
 type Machine struct {
 	Stopping bool    `json:"stopping,omitempty"`
+	Killing  bool    `json:"killing,omitempty"`
 	Done     bool    `json:"done,omitempty"`
 	Ignored  uint64  `json:"ignored,omitempty"`
 	Entries  []Entry `json:"entries"`

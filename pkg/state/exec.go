@@ -24,16 +24,16 @@ var lostNofile atomic.Pointer[unix.Rlimit]
 
 // Exec replaces the running program by path, execve(2), keeping the process,
 // its children and exactly the descriptors in files. It encodes s with files
-// in it, seals it, tells the new image where it is, makes SIGHUP ignored so
-// that none can end the new image before it asks to be notified, and goes.
-// Descriptors 0, 1 and 2 stay as they are.
+// in it, seals it, tells the new image where it is, makes SIGHUP, SIGUSR1 and
+// SIGUSR2 ignored so that none can end the new image before it asks to be
+// notified, and goes. Descriptors 0, 1 and 2 stay as they are.
 //
 // The caller has stopped starting processes: Exec takes syscall.ForkLock, so
 // that no child is forked while descriptors are without close-on-exec.
 //
 // Exec never returns nil. When it returns, the program goes on as before:
-// descriptors are close-on-exec again, SIGHUP has its handler back (one that
-// arrived during the attempt is lost; the caller asks to try again anyway),
+// descriptors are close-on-exec again, those signals have their handlers back
+// (one that arrived during the attempt is lost),
 // and the soft RLIMIT_NOFILE is what it was. One trace is left: package
 // syscall forgets the soft limit the program was started with, so children
 // that syscall.ForkExec starts after a failed execve inherit the raised one. A
@@ -77,29 +77,37 @@ func Exec(path string, argv, env []string, s *Saved, files []File) error {
 	return fmt.Errorf("exec %s: %w", path, err)
 }
 
-// execve ignores SIGHUP and calls execve, and undoes what that changed when it
-// comes back. The signal's action is set behind the runtime's back, and put
-// back as it was: os/signal.Ignore would take SIGHUP away from every channel
-// that was registered for it.
-func execve(path string, argv, env []string) error {
-	var old sigaction
-	if err := rtSigaction(unix.SIGHUP, &sigaction{handler: sigIgn}, &old); err != nil {
-		return err
+// passing are the signals that ask a daemon for something, and by default end
+// a program. Go honours that SIGHUP was ignored at its start; for the others the
+// runtime has a handler in place again before any code of the program runs.
+var passing = [...]unix.Signal{unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2}
+
+// execve ignores what is passing and calls execve, and undoes what that changed
+// when it comes back. The signals' actions are set behind the runtime's back,
+// and put back as they were: os/signal.Ignore would take them away from every
+// channel that was registered for them.
+func execve(path string, argv, env []string) (err error) {
+	var old [len(passing)]sigaction
+	for i, sig := range passing {
+		if err := rtSigaction(sig, &sigaction{handler: sigIgn}, &old[i]); err != nil {
+			return err
+		}
+		defer func() {
+			if e := rtSigaction(sig, &old[i], nil); e != nil {
+				err = fmt.Errorf("restore the handler of %s: %w", unix.SignalName(sig), e)
+			}
+		}()
 	}
 	var before unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
-		rtSigaction(unix.SIGHUP, &old, nil)
 		return os.NewSyscallError("getrlimit", err)
 	}
 	if lost := lostNofile.Load(); lost != nil {
 		// An error leaves the raised limit, with which the new image works too.
 		unix.Setrlimit(unix.RLIMIT_NOFILE, lost)
 	}
-	err := syscall.Exec(path, argv, env)
+	err = syscall.Exec(path, argv, env)
 	restoreNofile(before)
-	if err := rtSigaction(unix.SIGHUP, &old, nil); err != nil {
-		return fmt.Errorf("restore the handler of SIGHUP: %w", err)
-	}
 	return err
 }
 

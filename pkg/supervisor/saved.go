@@ -12,7 +12,7 @@ import (
 // running ones: this file is where they meet.
 
 func saveMachine(snap fsm.Snapshot) state.Machine {
-	m := state.Machine{Stopping: snap.Stopping, Done: snap.Done, Ignored: snap.Ignored, Entries: []state.Entry{}}
+	m := state.Machine{Stopping: snap.Stopping, Killing: snap.Killing, Done: snap.Done, Ignored: snap.Ignored, Entries: []state.Entry{}}
 	for i := range snap.Entries {
 		m.Entries = append(m.Entries, saveEntry(&snap.Entries[i]))
 	}
@@ -82,7 +82,7 @@ func saveSlot(s *fsm.SlotSnapshot) state.Slot {
 
 // loadMachine is the inverse of saveMachine. It refuses words it does not know.
 func loadMachine(m *state.Machine) (fsm.Snapshot, error) {
-	snap := fsm.Snapshot{Stopping: m.Stopping, Done: m.Done, Ignored: m.Ignored}
+	snap := fsm.Snapshot{Stopping: m.Stopping, Killing: m.Killing, Done: m.Done, Ignored: m.Ignored}
 	for i := range m.Entries {
 		e, err := loadEntry(&m.Entries[i])
 		if err != nil {

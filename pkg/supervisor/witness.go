@@ -158,11 +158,14 @@ func (w *Witness) fail(err error) {
 const moderation = time.Millisecond
 
 func (w *Witness) read(conn Connector) error {
-	events := make([]procevents.Event, 256)
+	events := make([]procevents.Event, 128)
 	gather := time.NewTimer(moderation)
 	defer gather.Stop()
+	more := false // there is more than one batch to take
 	for {
-		<-gather.C
+		if !more {
+			<-gather.C
+		}
 		n, err := conn.Receive(events)
 		exits := false
 		for i := range events[:n] {
@@ -178,7 +181,9 @@ func (w *Witness) read(conn Connector) error {
 		case err != nil:
 			return err
 		}
-		gather.Reset(moderation)
+		if more = n == len(events); !more {
+			gather.Reset(moderation)
+		}
 	}
 }
 
