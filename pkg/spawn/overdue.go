@@ -85,8 +85,15 @@ func (s *spawner) comeBack() bool {
 // close-on-exec is cleared on a descriptor. When it returns no clone is in
 // flight, and the event of every child that was started is in the queue. It
 // returns the tokens of those starts that were queued and will not be done;
-// they are forgotten. It waits for clones, at most Options.TouchTimeout, and
-// for nothing else. Exits are still reported.
+// they are forgotten.
+//
+// From then on no child is reaped and none is forgotten, until Resume: what
+// ends now ends for the next image, which Adopt tells of it. An exit that was
+// taken before is in the queue. So what Children lists stays true, and its
+// descriptors stay open, up to the execve.
+//
+// Pause waits for clones, at most Options.TouchTimeout, and for a look at the
+// groups of those that have just ended.
 func (p *Pool) Pause() (unstarted []Token) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -102,7 +109,22 @@ func (p *Pool) Pause() (unstarted []Token) {
 	for p.cloning() {
 		p.idle.Wait()
 	}
+	p.frozen = true
+	for !p.closed && p.reporting() {
+		p.idle.Wait()
+	}
 	return unstarted
+}
+
+// reporting reports whether an exit was taken whose event is not in the queue
+// yet: its group is being looked at. p.mu is held.
+func (p *Pool) reporting() bool {
+	for _, c := range p.children {
+		if c.ended && !c.reported {
+			return true
+		}
+	}
+	return false
 }
 
 // cloning reports whether a clone is in flight, or done and not reported yet.
@@ -120,6 +142,17 @@ func (p *Pool) cloning() bool {
 func (p *Pool) Resume() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.paused = false
+	p.paused, p.frozen = false, false
 	p.work.Broadcast()
+	if p.closed {
+		return
+	}
+	for _, c := range p.children {
+		switch {
+		case !c.ended:
+			p.collect(c)
+		case len(c.members) == 0:
+			p.examine(c)
+		}
+	}
 }

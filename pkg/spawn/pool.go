@@ -3,6 +3,7 @@ package spawn
 import (
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -29,7 +30,9 @@ type Options struct {
 type Pool struct {
 	timeout time.Duration
 	clock   clock
-	ep      int       // epoll set: one entry a watch, and the eventfd
+	ep      int      // epoll set: one entry a watch, and the eventfd
+	epoll   *os.File // the same set, for waiter
+	waiter  syscall.RawConn
 	wakefd  int       // eventfd that ends the reaper
 	orig    origLimit // the RLIMIT_NOFILE that children get
 	fork    bool      // no clone3 here: start by syscall.ForkExec
@@ -42,9 +45,10 @@ type Pool struct {
 
 	mu       sync.Mutex
 	work     sync.Cond // of mu: the queue is not empty, or paused or closed changed
-	idle     sync.Cond // of mu: a spawner is done with a job, or lost it
+	idle     sync.Cond // of mu: a spawner is done with a job, or lost it; an exit was reported
 	closed   bool
 	paused   bool
+	frozen   bool // paused, and ends are left where they are
 	queue    queue
 	spawners map[*spawner]struct{}
 	want     int            // spawners that should be able to take a job
@@ -134,6 +138,9 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 	if p.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("create epoll set: %w", err)
 	}
+	if p.epoll, p.waiter, err = newWaiter(p.ep); err != nil {
+		return nil, fmt.Errorf("wait for epoll set: %w", err)
+	}
 	if p.wakefd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return nil, fmt.Errorf("create eventfd: %w", err)
 	}
@@ -195,6 +202,9 @@ func (p *Pool) Close() {
 }
 
 func (p *Pool) closeFDs() {
+	if p.epoll != nil {
+		p.epoll.Close()
+	}
 	p.reserve.give()
 	for _, fd := range []*int{&p.ep, &p.wakefd} {
 		if *fd >= 0 {

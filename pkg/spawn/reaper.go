@@ -3,26 +3,59 @@ package spawn
 import (
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// reap is the reaper: one goroutine, one epoll set with an entry a child.
+// reap is the reaper: one goroutine, one epoll set with an entry a child. It
+// waits in Go's own poller (an epoll set is readable when it has events), not
+// in epoll_wait(2): a thread that blocks in a system call keeps its P until the
+// runtime's monitor takes it away, and whoever the reaper has just made ready,
+// the one who decides on the restart, would wait for that.
 func (p *Pool) reap() {
 	defer p.done.Done()
 	// As many exits as come at once are taken at once.
 	events := make([]unix.EpollEvent, 256)
 	for {
-		n, err := unix.EpollWait(p.ep, events, -1)
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			// The descriptor is ours and open: a bug, not a state of the world.
-			panic(fmt.Sprintf("spawn: epoll_wait: %v", err))
+		n := 0
+		err := p.waiter.Read(func(fd uintptr) bool {
+			var err error
+			n, err = unix.EpollWait(int(fd), events, 0)
+			if err != nil && !errors.Is(err, unix.EINTR) {
+				// The descriptor is ours and open: a bug, not a state of the world.
+				panic(fmt.Sprintf("spawn: epoll_wait: %v", err))
+			}
+			return n > 0
+		})
+		if err != nil {
+			panic(fmt.Sprintf("spawn: wait for the epoll set: %v", err))
 		}
-		if !p.look(events[:max(n, 0)]) {
+		if !p.look(events[:n]) {
 			return
 		}
 	}
+}
+
+// newWaiter returns a descriptor of the epoll set that Go's poller waits for.
+func newWaiter(ep int) (*os.File, syscall.RawConn, error) {
+	fd, err := unix.FcntlInt(uintptr(ep), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("fcntl", err)
+	}
+	// What makes os.NewFile hand it to the poller; epoll_wait does not care.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, nil, os.NewSyscallError("fcntl", err)
+	}
+	f := os.NewFile(uintptr(fd), "epoll")
+	raw, err := f.SyscallConn()
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, raw, nil
 }
 
 // look deals with a batch of events and reports false if the Pool is closed.
@@ -59,7 +92,7 @@ func (p *Pool) Look(token Token) {
 
 // collect reaps the main process of c if it has ended. p.mu is held.
 func (p *Pool) collect(c *child) {
-	if c.ended {
+	if c.ended || p.frozen { // Resume looks at all of them
 		return
 	}
 	flags := 0
@@ -90,6 +123,7 @@ func (p *Pool) exited(c *child, members []int) {
 	e.GroupEmpty, e.Members = len(members) == 0, members
 	c.exit, c.reported = Event{}, true
 	p.emit(e)
+	p.idle.Broadcast()
 	if e.GroupEmpty {
 		p.forget(c)
 	}
@@ -112,6 +146,9 @@ func (p *Pool) memberGone(id uint64, w watch) {
 
 // groupEmpty reports that nothing is left of the group of c. p.mu is held.
 func (p *Pool) groupEmpty(c *child) {
+	if p.frozen { // Resume looks at it again
+		return
+	}
 	p.emit(Event{Kind: GroupEmpty, Token: c.token, PID: c.pid, GroupEmpty: true})
 	p.forget(c)
 }
