@@ -31,6 +31,9 @@ var lostNofile atomic.Pointer[unix.Rlimit]
 // The caller has stopped starting processes: Exec takes syscall.ForkLock, so
 // that no child is forked while descriptors are without close-on-exec.
 //
+// Exec refuses while another thread hangs in the kernel, where execve could not
+// end it.
+//
 // Exec never returns nil. When it returns, the program goes on as before:
 // descriptors are close-on-exec again, those signals have their handlers back
 // (one that arrived during the attempt is lost),
@@ -40,6 +43,9 @@ var lostNofile atomic.Pointer[unix.Rlimit]
 // later Exec hands the right one on all the same.
 func Exec(path string, argv, env []string, s *Saved, files []File) error {
 	if err := checkFiles(files); err != nil {
+		return fmt.Errorf("exec %s: %w", path, err)
+	}
+	if err := noThreadHangs(); err != nil {
 		return fmt.Errorf("exec %s: %w", path, err)
 	}
 	c := *s
