@@ -1,19 +1,12 @@
 package integration
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/sentryd/sentryd/internal/testenv"
 )
@@ -94,130 +87,6 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// TestStatusExitCodes are what scripts go by.
-func TestStatusExitCodes(t *testing.T) {
-	d := startDaemon(t, several, options{})
-	d.await("everything is settled", func(s *state) bool {
-		return s.entry("web").Running == 2 && s.entry("once").State == "exited" && s.entry("bad").State == "exited"
-	})
-	status := func(want int, names ...string) {
-		t.Helper()
-		if code, out, errs := d.ctl(append([]string{"status"}, names...)...); code != want {
-			t.Errorf("status %v: exit code %d, want %d\n%s%s", names, code, want, out, errs)
-		}
-	}
-	status(0) // all that is wanted is up: bad ended for good
-	status(0, "web")
-	status(0, "web", "once:0")
-	status(3, "worker")
-	status(3, "bad")
-	status(3, "w*")
-	status(3, "*")
-	d.must("stop", "web:1")
-	status(0)
-	status(3, "web")
-	status(0, "web:0")
-	status(3, "web:1")
-	d.configure(several + "  broken: {command: /nonexistent/program, delay: 60000}\n")
-	if code, out, errs := d.ctl("reload"); code != 1 || !strings.Contains(errs, "broken:0: start failed: exec /nonexistent/program: no such file or directory") {
-		t.Errorf("reload with what cannot start: exit code %d\n%s%s", code, out, errs)
-	}
-	status(3)
-	status(3, "broken")
-	status(0, "web:0")
-	d.must("start", "web:1")
-	status(0, "web")
-	d.must("stop", "broken")
-	status(0)
-}
-
-// TestStatusTable is what people read.
-func TestStatusTable(t *testing.T) {
-	d := startDaemon(t, several, options{})
-	d.await("everything is settled", func(s *state) bool {
-		return s.entry("web").Running == 2 && s.entry("once").State == "exited" && s.entry("bad").State == "exited"
-	})
-	d.must("stop", "web:1")
-	want := strings.Split(`test: pid 1511, up 12s, …/test.yaml, sentryd …
-! No containment: a stop reaches the process group of a child, not descendants that left it.
-NAME      STATE    PID    UPTIME  INC  NEXT  LAST EXIT
-bad:0     exited   -      -       1    -     exited with code 3, 1s ago
-once:0    exited   -      -       1    -     exited with code 0, 1s ago
-web:0     running  21511  1s      1    -     -
-web:1     stopped  -      -       1    -     ended by SIGTERM (command), 0s ago
-worker:0  stopped  -      -       0    -     -`, "\n")
-	if out := d.must("status"); !matches(want, strings.Split(strings.TrimSuffix(out, "\n"), "\n")) {
-		t.Errorf("status prints\n%s", out)
-	}
-}
-
-// TestStateIsAsDocumented: `status -o json` and GET /v1/state have every field
-// of the example in doc/http.md, with values of the same kind.
-func TestStateIsAsDocumented(t *testing.T) {
-	page, err := os.ReadFile("../doc/http.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(page), "```json\n")
-	example, _, _ := strings.Cut(rest, "```")
-	var want any
-	if err := json.Unmarshal([]byte(example), &want); err != nil {
-		t.Fatalf("the example in doc/http.md: %v", err)
-	}
-	d := startDaemon(t, "entries: {dummy: {command: sh -c 'exit 3', delay: 60000}}\n", options{})
-	d.await("it has ended", func(s *state) bool { return s.entry("dummy").State == "backoff" })
-	_, status, _ := d.ctl("status", "-o", "json")
-	for what, text := range map[string]string{"status -o json": status, "GET /v1/state": d.get("/v1/state")} {
-		var got any
-		if err := json.Unmarshal([]byte(text), &got); err != nil {
-			t.Fatalf("%s: %v\n%s", what, err, text)
-		}
-		sameShape(t, what, want, got)
-		sameShape(t, "doc/http.md", got, want)
-	}
-	one := new(entryState)
-	if err := json.Unmarshal([]byte(d.get("/v1/entries/dummy")), one); err != nil || one.Name != "dummy" || len(one.Processes) != 1 {
-		t.Errorf("GET /v1/entries/dummy: %v, %+v", err, one)
-	}
-	_, picked, _ := d.ctl("status", "-o", "json", "dummy:0")
-	if s := d.decode(picked); len(s.Entries) != 1 || s.Daemon.PID != d.pid {
-		t.Errorf("status -o json dummy:0:\n%s", picked)
-	}
-}
-
-// sameShape checks that got has the fields of want, and values of the same kind
-// in them where both have one.
-func sameShape(t *testing.T, where string, want, got any) {
-	t.Helper()
-	switch want := want.(type) {
-	case map[string]any:
-		fields, ok := got.(map[string]any)
-		if !ok && got != nil {
-			t.Errorf("%s is no object: %v", where, got)
-		}
-		for name, v := range want {
-			field, there := fields[name]
-			if ok && !there {
-				t.Errorf("%s.%s is missing", where, name)
-			}
-			sameShape(t, where+"."+name, v, field)
-		}
-	case []any:
-		list, ok := got.([]any)
-		if !ok && got != nil {
-			t.Errorf("%s is no list: %v", where, got)
-		}
-		if len(want) > 0 && len(list) > 0 {
-			sameShape(t, where+"[0]", want[0], list[0])
-		}
-	case nil:
-	default:
-		if got != nil && fmt.Sprintf("%T", got) != fmt.Sprintf("%T", want) {
-			t.Errorf("%s is %v, and %v in the other", where, got, want)
-		}
-	}
-}
-
 // TestNoDaemon: exit code 7, from every command that needs one.
 func TestNoDaemon(t *testing.T) {
 	d := newDaemon(t, several, options{})
@@ -258,60 +127,6 @@ func TestWhichDaemon(t *testing.T) {
 		cmd.Dir, cmd.Env = a.dir, append(a.env, c.env...)
 		if out, err := cmd.CombinedOutput(); exitCodeOf(err) != c.code {
 			t.Errorf("%v sentryd %v: %v\n%s", c.env, c.args, err, out)
-		}
-	}
-}
-
-// TestBadStarts: the daemon's own exit codes, before it runs.
-func TestBadStarts(t *testing.T) {
-	d := newDaemon(t, "entries: {}\n", options{})
-	for _, c := range []struct {
-		config, want string
-		args         []string
-		code         int
-	}{
-		{"", "test.yaml:1: the file is empty: it needs at least \"entries: {}\"", nil, 2},
-		{"http: {listen: none}\n", "entries", nil, 2},
-		{"entries: {}\n---\nentries: {}\n", "test.yaml:2: ", nil, 2},
-		{"entries: {}\n", "--log.format: \"xml\" is not logfmt or json", []string{"--log.format", "xml"}, 2},
-		{"entries: {}\n", "control socket", []string{"--runtime-dir", d.dir + "/" + strings.Repeat("long/", 40)}, 1},
-	} {
-		replaceFile(t, d.configPath(), c.config, 0o644)
-		code, out, errs := d.ctl(append([]string{"start"}, c.args...)...)
-		if code != c.code || !strings.Contains(errs, c.want) || strings.Contains(out, "Sentry started") {
-			t.Errorf("start of %q %v: exit code %d, want %d\n%s%s", c.config, c.args, code, c.code, out, errs)
-		}
-	}
-	if code, out := d.runAs(nil, d.cli, "start", "-c", "no-such-configuration"); code != 2 || !strings.HasPrefix(out, "sentryd: ") {
-		t.Errorf("start of no configuration: exit code %d\n%s", code, out)
-	}
-}
-
-// TestEveryMistakeIsReported runs `sentryd check` on the configurations that
-// pkg/config's tests have.
-func TestEveryMistakeIsReported(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "bad")
-	if err := os.CopyFS(dir, os.DirFS("../pkg/config/testdata/bad")); err != nil {
-		t.Fatal(err)
-	}
-	configs, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
-	if err != nil || len(configs) == 0 {
-		t.Fatalf("no configurations: %v", err)
-	}
-	bin := docsBinary(t)
-	for _, c := range configs {
-		want, err := os.ReadFile(strings.TrimSuffix(c, ".yaml") + ".want")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, command := range []string{"check", "start"} {
-			cmd := exec.Command(bin, command, "-c", c)
-			var out, errs strings.Builder
-			cmd.Stdout, cmd.Stderr = &out, &errs
-			code := exitCodeOf(cmd.Run())
-			if got := strings.ReplaceAll(errs.String(), dir+"/", ""); code != 2 || out.String() != "" || got != string(want) {
-				t.Errorf("%s of %s: exit code %d\n%s%swant\n%s", command, filepath.Base(c), code, out.String(), got, want)
-			}
 		}
 	}
 }
@@ -378,52 +193,6 @@ update   updated (delay, stop)
 	}
 }
 
-// TestStatusOfManySlots: a thousand slots are shown before anybody has had time
-// to wonder.
-func TestStatusOfManySlots(t *testing.T) {
-	d := startDaemon(t, "entries: {web: {command: sleep 1000, count: 1000, autostart: false}}\n", options{})
-	best := time.Hour
-	for range 5 {
-		began := time.Now()
-		code, out, errs := d.ctl("status")
-		best = min(best, time.Since(began))
-		if code != 0 || strings.Count(out, "\nweb:") != 1000 {
-			t.Fatalf("exit code %d\n%.2000s%s", code, out, errs)
-		}
-	}
-	t.Logf("status of 1,000 slots: %v", best)
-	if best > time.Second {
-		t.Errorf("status of 1,000 slots takes %v", best)
-	}
-}
-
-// TestStatusWatch shows each change, and ends with the daemon.
-func TestStatusWatch(t *testing.T) {
-	d := startDaemon(t, "entries: {web: {command: sleep 1000}}\n", options{})
-	d.running("web", 1)
-	out := newTranscript(t, d.run)
-	cmd := exec.Command(d.cli, "-c", d.configPath(), "status", "--watch")
-	cmd.Env, cmd.Stdout, cmd.Stderr = d.env, out, out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() {
-		ended <- cmd.Wait()
-		out.close()
-	}()
-	out.expect("web:0 running 1511 1s 1 - -")
-	d.must("scale", "web=2")
-	out.expect("web:1 running 1511 1s 1 - -")
-	d.reexec()
-	d.must("stop", "web:1")
-	out.expect("web:1 stopped - - 1 - ended by SIGTERM (command), 0s ago")
-	d.stop()
-	if code := exitCodeOf(<-ended); code != 7 {
-		t.Errorf("exit code %d once the daemon is gone\n%s", code, out)
-	}
-}
-
 // TestCompletion: the scripts are ones that the shells take, and names come from
 // the running daemon.
 func TestCompletion(t *testing.T) {
@@ -444,92 +213,6 @@ func TestCompletion(t *testing.T) {
 	}
 	if out := d.must("__complete", "stop", ""); !strings.HasPrefix(out, "bad\nonce\nweb\nworker\n:") {
 		t.Errorf("names to stop: %q", out)
-	}
-}
-
-// TestColours: on a terminal, unless NO_COLOR or a dumb terminal forbids.
-func TestColours(t *testing.T) {
-	d := startDaemon(t, several, options{})
-	d.running("web", 2)
-	const escape = "\x1b["
-	for _, c := range []struct {
-		env     string
-		colours bool
-	}{{"TERM=xterm", true}, {"NO_COLOR=1", false}, {"TERM=dumb", false}} {
-		out := onTerminal(t, append(d.env, "TERM=xterm", c.env), d.cli, "-c", d.configPath(), "status", "web")
-		if strings.Contains(out, escape) != c.colours || !strings.Contains(out, "web:1") {
-			t.Errorf("with %s: %q", c.env, out)
-		}
-	}
-	if out := d.must("status"); strings.Contains(out, escape) {
-		t.Errorf("not on a terminal: %q", out)
-	}
-	d.stop()
-
-	// The daemon itself: a colour an entry. What a child writes stays harmless.
-	replaceFile(t, d.configPath(), "http: {listen: none}\nentries: {web: {command: [sh, -c, \"printf '\\\\033]0;owned\\\\007\\\\n'; exec sleep 1000\"]}}\n", 0o644)
-	var lines string
-	terminal(t, append(d.env, "TERM=xterm"), func(screen io.Reader) {
-		buffer := make([]byte, 4096)
-		for !strings.Contains(lines, "owned") {
-			n, err := screen.Read(buffer)
-			if err != nil {
-				t.Errorf("the terminal: %v\n%q", err, lines)
-				return
-			}
-			lines += string(buffer[:n])
-		}
-		d.must("stop")
-	}, d.cli, "start", "-c", d.configPath())
-	if !strings.Contains(lines, escape) || strings.Contains(lines, "\x1b]0;") {
-		t.Errorf("on a terminal start prints %q", lines)
-	}
-}
-
-// onTerminal runs a program on a terminal of its own and returns what it shows.
-func onTerminal(t *testing.T, env []string, args ...string) string {
-	t.Helper()
-	var text []byte
-	terminal(t, env, func(screen io.Reader) {
-		// EIO is the end: nobody has the terminal open any more (pty(7)).
-		text, _ = io.ReadAll(screen)
-	}, args...)
-	return string(text)
-}
-
-// terminal runs a program on a pseudo-terminal, whose screen show reads, and
-// waits for its end.
-func terminal(t *testing.T, env []string, show func(screen io.Reader), args ...string) {
-	t.Helper()
-	screen, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer screen.Close()
-	fd := int(screen.Fd())
-	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tty, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Env, cmd.Stdout, cmd.Stderr = env, tty, tty
-	err = cmd.Start()
-	tty.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	show(screen)
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("%q: %v", args, err)
 	}
 }
 

@@ -82,6 +82,12 @@ func (s *session) play(b fence) {
 		}
 		if b.verb == "daemon" {
 			s.start("sentryd start -c ./" + b.file).expect("Sentry started …")
+			eventually(s.t, "everything is started", func() error {
+				if _, out := s.shell("sentryd status -c ./" + b.file); len(out) < 2 || strings.Contains(strings.Join(out, "\n"), "starting") {
+					return errors.New(strings.Join(out, "\n"))
+				}
+				return nil
+			})
 		}
 		return
 	}

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -327,10 +328,9 @@ func TestNotLoopbackIsReadOnly(t *testing.T) {
 		t.Errorf("the proc connector in a network namespace: %+v", s.Daemon.ProcConnector)
 	}
 	within := func(address string) *http.Client {
-		tr := new(http.Transport)
-		tr.Dial = func(string, string) (net.Conn, error) {
+		tr := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
 			return dialAs(nil, fmt.Sprintf("/proc/%d/ns/net", d.pid), address)
-		}
+		}}
 		t.Cleanup(tr.CloseIdleConnections)
 		return &http.Client{Transport: tr}
 	}

@@ -86,6 +86,22 @@ func (d *daemon) killServer(pid int) {
 	}
 }
 
+// endGently has a test that fails end its daemon as one that passes does: the
+// harness, which kills it, would not find the servers.
+func (d *daemon) endGently() {
+	d.t.Cleanup(func() {
+		if d.done || !d.t.Failed() {
+			return
+		}
+		// It fails if the daemon has ended.
+		_ = unix.PidfdSendSignal(d.pidfd, unix.SIGTERM, nil, 0)
+		select {
+		case <-d.ended:
+		case <-time.After(patience):
+		}
+	})
+}
+
 // sessionOf returns the processes that are in the session which a child of the
 // daemon led, whether it lives or not.
 func sessionOf(t *testing.T, pid int) []int {
@@ -126,6 +142,7 @@ func TestRedisIsKeptRunning(t *testing.T) {
     delay: %v
     stop: {timeout: 30s}
 `, delay), options{dir: dir})
+	d.endGently()
 	d.running("redis", 1)
 	socket := filepath.Join(dir, "redis.sock")
 	if got := redis(t, socket, "PING"); got != "+PONG" {
@@ -198,6 +215,7 @@ http {
     delay: 200
     stop: {signal: QUIT, timeout: 10s}
 `, options{dir: dir})
+	d.endGently()
 	hello := func() {
 		t.Helper()
 		c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}

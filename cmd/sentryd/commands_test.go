@@ -217,7 +217,7 @@ func TestStopDaemonWaits(t *testing.T) {
 		t.Errorf("exit code %d, %q", code, errs)
 	}
 
-	d = newFakeDaemon(t, entry("web", view.Stopping))
+	newFakeDaemon(t, entry("web", view.Stopping))
 	if code, _, errs := sentryd("stop", "--timeout", "50ms"); code != 1 || errs != "sentryd: still stopping after 50ms: web:0 is stopping\n" {
 		t.Errorf("exit code %d, %q", code, errs)
 	}
