@@ -64,19 +64,6 @@ func (b *bell) await(want string) {
 	}
 }
 
-// rest returns the lines that have come and were not taken.
-func (b *bell) rest() []string {
-	var lines []string
-	for {
-		select {
-		case line := <-b.lines:
-			lines = append(lines, line)
-		default:
-			return lines
-		}
-	}
-}
-
 // fields takes a line of NAME=VALUE words apart.
 func fields(line string) map[string]string {
 	m := map[string]string{}
