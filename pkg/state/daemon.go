@@ -65,16 +65,22 @@ type Machine struct {
 
 // Entry is the state of an entry; its configuration is in the sources.
 type Entry struct {
-	Name    string         `json:"name"`
-	Spec    Spec           `json:"spec"`
-	Count   int            `json:"count"` // slots wanted
-	CountBy string         `json:"count_by,omitempty"`
-	Held    bool           `json:"held,omitempty"`
-	Removed bool           `json:"removed,omitempty"`
-	Retired map[int]uint64 `json:"retired,omitempty"` // last incarnations of slots that have gone
-	Roll    Roll           `json:"roll"`
-	Totals  Totals         `json:"totals"`
-	Slots   []Slot         `json:"slots"`
+	Name    string          `json:"name"`
+	Spec    Spec            `json:"spec"`
+	Count   int             `json:"count"` // slots wanted
+	CountBy string          `json:"count_by,omitempty"`
+	Held    bool            `json:"held,omitempty"`
+	Removed bool            `json:"removed,omitempty"`
+	Retired map[int]Retired `json:"retired,omitempty"`
+	Roll    Roll            `json:"roll"`
+	Totals  Totals          `json:"totals"`
+	Slots   []Slot          `json:"slots"`
+}
+
+// Retired is what outlives a slot that has gone.
+type Retired struct {
+	Incarnation uint64 `json:"incarnation"` // its last
+	Held        bool   `json:"held,omitempty"`
 }
 
 // Spec is what the machine goes by for an entry.

@@ -5,21 +5,25 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
-	// hangGrace is how long a thread may wait for a disk and not count as one
-	// that hangs.
+	// hangGrace is how long a thread may be in a system call that may wait for
+	// a file system.
 	hangGrace = 50 * time.Millisecond
 	hangPoll  = 5 * time.Millisecond
 )
 
-// noThreadHangs returns an error if a thread of this process sleeps in the
-// kernel where no signal reaches it (state D in proc_pid_stat(5)), on a file
-// system that does not answer, say. execve(2) ends all other threads and waits
-// for that without a limit: the process would be neither the old program nor
-// the new one until the file system answers.
+// noThreadHangs returns an error if a thread of this process waits for
+// something that may never come, a file system that does not answer, say.
+// execve(2) ends all other threads and waits for that without a limit; if one
+// does not obey (FUSE, once its daemon has read the request) the process would
+// be neither the old program nor the new one, and obey no signal.
 func noThreadHangs() error {
 	deadline := time.Now().Add(hangGrace)
 	for {
@@ -39,19 +43,25 @@ func hangingThread(tasks string) error {
 		return nil // without /proc nobody can tell
 	}
 	for _, d := range dirs {
-		stat, err := os.ReadFile(filepath.Join(tasks, d.Name(), "stat"))
-		if err != nil || !uninterruptible(stat) {
+		call, err := os.ReadFile(filepath.Join(tasks, d.Name(), "syscall"))
+		if err != nil || !mayHang(call) {
 			continue
 		}
-		where, _ := os.ReadFile(filepath.Join(tasks, d.Name(), "wchan")) // "0" for who may not know
+		// "0" for who may not know.
+		where, _ := os.ReadFile(filepath.Join(tasks, d.Name(), "wchan"))
 		return fmt.Errorf("thread %s hangs in the kernel (%s), which execve would wait for", d.Name(), where)
 	}
 	return nil
 }
 
-// uninterruptible reads the state from a line of proc_pid_stat(5). The name
-// before it may hold any character.
-func uninterruptible(stat []byte) bool {
-	_, state, ok := bytes.Cut(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" "))
-	return ok && bytes.HasPrefix(state, []byte("D"))
+// mayHang reads proc_pid_syscall(5): "running", or the number of the system
+// call that the thread waits in, -1 for none, and its arguments. A Go program
+// at rest has threads in a few of them, which any signal ends. Whether the
+// state is S or D says nothing: it may become D only when execve sends SIGKILL.
+func mayHang(call []byte) bool {
+	number, _, _ := bytes.Cut(call, []byte(" "))
+	n, err := strconv.Atoi(string(number))
+	return err == nil && !slices.Contains([]int{
+		unix.SYS_FUTEX, unix.SYS_EPOLL_PWAIT, sysEpollWait, unix.SYS_NANOSLEEP, unix.SYS_CLOCK_NANOSLEEP,
+	}, n)
 }

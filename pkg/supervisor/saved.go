@@ -27,9 +27,15 @@ func saveEntry(e *fsm.EntrySnapshot) state.Entry {
 			Restart: uint8(e.Restart), SuccessExitCodes: e.SuccessExitCodes,
 			StopSignal: e.StopSignal, StopTimeoutNS: int64(e.StopTimeout), StopMode: uint8(e.StopMode),
 		},
-		Count: e.WantedCount, CountBy: e.CountBy.String(), Held: e.Held, Removed: e.Removed, Retired: e.Retired,
+		Count: e.WantedCount, CountBy: e.CountBy.String(), Held: e.Held, Removed: e.Removed,
 		Roll:   state.Roll{Gen: e.Roll.Gen, Next: e.Roll.Next, Batch: e.Roll.Batch, By: e.Roll.By.String(), Active: e.Roll.Active},
 		Totals: saveTotals(&e.Counters),
+	}
+	for n, r := range e.Retired {
+		if out.Retired == nil {
+			out.Retired = make(map[int]state.Retired)
+		}
+		out.Retired[n] = state.Retired{Incarnation: r.Incarnation, Held: r.Held}
 	}
 	for i := range e.Slots {
 		out.Slots = append(out.Slots, saveSlot(&e.Slots[i]))
@@ -102,9 +108,12 @@ func loadEntry(e *state.Entry) (fsm.EntrySnapshot, error) {
 			Restart: fsm.RestartPolicy(e.Spec.Restart), SuccessExitCodes: e.Spec.SuccessExitCodes,
 			StopSignal: e.Spec.StopSignal, StopTimeout: time.Duration(e.Spec.StopTimeoutNS), StopMode: fsm.StopMode(e.Spec.StopMode),
 		},
-		WantedCount: e.Count, CountBy: p.initiator(e.CountBy), Held: e.Held, Removed: e.Removed, Retired: e.Retired,
+		WantedCount: e.Count, CountBy: p.initiator(e.CountBy), Held: e.Held, Removed: e.Removed, Retired: make(map[int]fsm.Retired),
 		Roll:     fsm.RollSnapshot{Gen: e.Roll.Gen, Next: e.Roll.Next, Batch: e.Roll.Batch, By: p.initiator(e.Roll.By), Active: e.Roll.Active},
 		Counters: p.totals(&e.Totals),
+	}
+	for n, r := range e.Retired {
+		out.Retired[n] = fsm.Retired{Incarnation: r.Incarnation, Held: r.Held}
 	}
 	for i := range e.Slots {
 		out.Slots = append(out.Slots, p.slot(&e.Slots[i]))

@@ -52,6 +52,9 @@ func (m *Machine) reconfigure(e *entry, spec Entry, restart bool) {
 				s.held = e.held
 			}
 		}
+		for n, r := range e.retired {
+			e.retired[n] = Retired{Incarnation: r.Incarnation}
+		}
 	}
 	delay := e.Delay
 	e.Entry = spec
@@ -77,7 +80,7 @@ func (m *Machine) start(ev Start) {
 		return
 	}
 	if ev.Slot == AllSlots {
-		e.held = false
+		e.unhold()
 	}
 	for _, s := range slots {
 		if s == nil {
@@ -89,6 +92,7 @@ func (m *Machine) start(ev Start) {
 		}
 		switch s.state {
 		case Stopped, Backoff, Finished, Failed:
+			s.startFails = 0
 			m.spawn(s)
 		case Stopping:
 			s.restart = true
@@ -126,7 +130,7 @@ func (m *Machine) restart(ev Restart) {
 		return
 	}
 	if ev.Slot == AllSlots {
-		e.held = false
+		e.unhold()
 	}
 	for _, s := range slots {
 		if s != nil {
@@ -172,6 +176,15 @@ func (m *Machine) signal(ev Signal) {
 			name = slotName(ev.Entry, ev.Slot)
 		}
 		m.refuse(Conflict, "no process to signal: "+name+" is not running")
+	}
+}
+
+// unhold lets slots that come be up, those that had been stopped included.
+func (e *entry) unhold() {
+	e.held = false
+	for n, r := range e.retired {
+		r.Held = false
+		e.retired[n] = r
 	}
 }
 

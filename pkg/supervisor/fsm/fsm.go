@@ -47,9 +47,9 @@ type entry struct {
 	held    bool      // new slots start out held
 	removed bool      // no longer configured; goes when its last slot goes
 
-	slots   []*slot        // by number; nil where a slot has gone
-	present int            // slots that are not nil
-	retired map[int]uint64 // last incarnation of slots that have gone, so that none repeats
+	slots   []*slot         // by number; nil where a slot has gone
+	present int             // slots that are not nil
+	retired map[int]Retired // what outlives slots that have gone
 	roll    roll
 
 	counters Counters
@@ -209,7 +209,7 @@ func (m *Machine) targets(name string, n int) (*entry, []*slot, bool) {
 }
 
 func (m *Machine) addEntry(spec Entry) *entry {
-	e := &entry{Entry: spec, held: !spec.Autostart, retired: make(map[int]uint64)}
+	e := &entry{Entry: spec, held: !spec.Autostart, retired: make(map[int]Retired)}
 	m.entries[spec.Name] = e
 	at := sort.Search(len(m.order), func(i int) bool { return strings.Compare(m.order[i].Name, spec.Name) >= 0 })
 	m.order = slices.Insert(m.order, at, e)
@@ -251,7 +251,8 @@ func (m *Machine) addSlot(e *entry, n int) {
 	for len(e.slots) <= n {
 		e.slots = append(e.slots, nil)
 	}
-	s := &slot{e: e, n: n, inc: e.retired[n], held: e.held, gen: e.roll.gen}
+	old := e.retired[n]
+	s := &slot{e: e, n: n, inc: old.Incarnation, held: e.held || old.Held, gen: e.roll.gen}
 	delete(e.retired, n)
 	e.slots[n] = s
 	e.present++
@@ -267,7 +268,7 @@ func (m *Machine) dropSlot(s *slot) {
 	s.gone = true
 	m.touch(s)
 	e.states[s.state]--
-	e.retired[s.n] = s.inc
+	e.retired[s.n] = Retired{Incarnation: s.inc, Held: s.held}
 	e.slots[s.n] = nil
 	e.present--
 	for len(e.slots) > 0 && e.slots[len(e.slots)-1] == nil {

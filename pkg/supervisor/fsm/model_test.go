@@ -21,6 +21,7 @@ type entryModel struct {
 	removed bool
 	slots   map[int]*slotModel
 	used    map[int]uint64 // last incarnation of each slot, of those that are gone too
+	stopped map[int]bool   // slots that were held when they went
 
 	starts, exits uint64
 	byStatus      map[ExitCount]uint64
@@ -68,11 +69,16 @@ func (mo *model) command(ev Event) {
 			mo.configure(ev)
 		}
 	case Start:
-		e := mo.each(ev.Entry, ev.Slot, func(s *slotModel, _ uint64) { s.held, s.rest = false, noRest })
-		e.held = e.held && ev.Slot != AllSlots
+		e := mo.each(ev.Entry, ev.Slot, func(s *slotModel, _ uint64) {
+			if s.rest == afterFailure {
+				s.fails = 0
+			}
+			s.held, s.rest = false, noRest
+		})
+		e.unhold(ev.Slot)
 	case Restart:
 		e := mo.each(ev.Entry, ev.Slot, func(s *slotModel, inc uint64) { s.held, s.old = false, inc })
-		e.held = e.held && ev.Slot != AllSlots
+		e.unhold(ev.Slot)
 	case Stop:
 		e := mo.each(ev.Entry, ev.Slot, func(s *slotModel, _ uint64) { s.held = true })
 		e.held = e.held || ev.Slot == AllSlots
@@ -82,6 +88,14 @@ func (mo *model) command(ev Event) {
 		mo.stopping = true
 	case KillAll:
 		mo.killing = mo.stopping
+	}
+}
+
+// unhold takes in a start or restart.
+func (e *entryModel) unhold(slot int) {
+	if slot == AllSlots {
+		e.held = false
+		clear(e.stopped)
 	}
 }
 
@@ -106,7 +120,7 @@ func (mo *model) configure(ev Configure) {
 		switch {
 		case e == nil:
 			e = &entryModel{
-				held: !spec.Autostart, slots: make(map[int]*slotModel), used: make(map[int]uint64),
+				held: !spec.Autostart, slots: make(map[int]*slotModel), used: make(map[int]uint64), stopped: make(map[int]bool),
 				byStatus: make(map[ExitCount]uint64), failures: make(map[string]uint64),
 			}
 			mo.entries[spec.Name] = e
@@ -116,6 +130,7 @@ func (mo *model) configure(ev Configure) {
 			for _, s := range e.slots {
 				s.held = e.held
 			}
+			clear(e.stopped)
 			e.setCount(spec.Count)
 		case spec.Count != e.spec.Count:
 			e.setCount(spec.Count)
@@ -131,7 +146,7 @@ func (e *entryModel) setCount(n int) {
 	e.count = n
 	for i := range n {
 		if e.slots[i] == nil {
-			e.slots[i] = &slotModel{held: e.held, old: e.used[i]}
+			e.slots[i] = &slotModel{held: e.held || e.stopped[i], old: e.used[i]}
 		}
 	}
 }
@@ -194,6 +209,9 @@ func (mo *model) maySpawn(w *world, ev Event, id ID) {
 		return
 	}
 	before := e.used[id.Slot]
+	if before <= s.old {
+		s.fails = 0
+	}
 	if id.Incarnation != before+1 {
 		w.fatalf("%v follows incarnation %d", id, before)
 	}
@@ -233,6 +251,7 @@ func (mo *model) slotGone(w *world, a SlotGone) {
 	if !e.removed && a.Slot < e.count {
 		w.fatalf("%s:%d goes and is wanted", a.Entry, a.Slot)
 	}
+	e.stopped[a.Slot] = e.slots[a.Slot].held
 	delete(e.slots, a.Slot)
 }
 

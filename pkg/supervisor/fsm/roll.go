@@ -79,6 +79,7 @@ func (m *Machine) replace(s *slot, by Initiator) {
 	s.restartBy = by
 	switch s.state {
 	case Stopped, Backoff, Finished, Failed:
+		s.startFails = 0
 		m.spawn(s)
 	case Starting, Stopping:
 		s.restart = true

@@ -78,6 +78,9 @@ func (m *Machine) spawn(s *slot) {
 	s.dueSet = s.state == Backoff && s.heapAt > 0 && s.deadline <= m.now && s.startFails == 0
 	s.due = s.deadline
 	m.disarm(s)
+	if s.restart || s.gen != s.e.roll.gen {
+		s.startFails = 0 // asked for anew
+	}
 	s.restart = false
 	s.inc++
 	s.gen = s.e.roll.gen

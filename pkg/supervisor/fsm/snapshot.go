@@ -24,10 +24,17 @@ type EntrySnapshot struct {
 	CountBy     Initiator
 	Held        bool
 	Removed     bool
-	Retired     map[int]uint64
+	Retired     map[int]Retired
 	Roll        RollSnapshot
 	Counters    Counters
 	Slots       []SlotSnapshot // sorted by number
+}
+
+// Retired is what outlives a slot that has gone: its last incarnation, so that
+// none repeats, and whether it was stopped, which holds until it is started.
+type Retired struct {
+	Incarnation uint64
+	Held        bool
 }
 
 // RollSnapshot is a rolling restart under way.
