@@ -3,8 +3,10 @@ package state
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"time"
@@ -13,8 +15,8 @@ import (
 )
 
 const (
-	// hangGrace is how long a thread may be in a system call that may wait for
-	// a file system.
+	// hangGrace is how long a thread may be in one system call that may wait
+	// for a file system.
 	hangGrace = 50 * time.Millisecond
 	hangPoll  = 5 * time.Millisecond
 )
@@ -25,33 +27,41 @@ const (
 // does not obey (FUSE, once its daemon has read the request) the process would
 // be neither the old program nor the new one, and obey no signal.
 func noThreadHangs() error {
-	deadline := time.Now().Add(hangGrace)
-	for {
-		err := hangingThread("/proc/self/task")
-		if err == nil || !time.Now().Before(deadline) {
-			return err
-		}
+	const tasks = "/proc/self/task"
+	runtime.LockOSThread() // the one that looks is in a system call itself
+	defer runtime.UnlockOSThread()
+	self := strconv.Itoa(unix.Gettid())
+	hang := waiting(tasks, self)
+	for deadline := time.Now().Add(hangGrace); len(hang) > 0 && time.Now().Before(deadline); {
 		<-time.After(hangPoll)
+		now := waiting(tasks, self)
+		maps.DeleteFunc(hang, func(tid, call string) bool { return now[tid] != call })
 	}
+	for tid := range hang {
+		// "0" for who may not know.
+		where, _ := os.ReadFile(filepath.Join(tasks, tid, "wchan"))
+		return fmt.Errorf("thread %s hangs in the kernel (%s), which execve would wait for", tid, where)
+	}
+	return nil
 }
 
-// hangingThread looks once, at the threads below that directory. What it cannot
-// read it takes for a thread that has ended.
-func hangingThread(tasks string) error {
+// waiting returns what the threads below that directory, but one, wait in that
+// may hang. What it cannot read it takes for a thread that has ended.
+func waiting(tasks, but string) map[string]string {
+	found := make(map[string]string)
 	dirs, err := os.ReadDir(tasks)
 	if err != nil {
 		return nil // without /proc nobody can tell
 	}
 	for _, d := range dirs {
-		call, err := os.ReadFile(filepath.Join(tasks, d.Name(), "syscall"))
-		if err != nil || !mayHang(call) {
+		if d.Name() == but {
 			continue
 		}
-		// "0" for who may not know.
-		where, _ := os.ReadFile(filepath.Join(tasks, d.Name(), "wchan"))
-		return fmt.Errorf("thread %s hangs in the kernel (%s), which execve would wait for", d.Name(), where)
+		if call, err := os.ReadFile(filepath.Join(tasks, d.Name(), "syscall")); err == nil && mayHang(call) {
+			found[d.Name()] = string(call)
+		}
 	}
-	return nil
+	return found
 }
 
 // mayHang reads proc_pid_syscall(5): "running", or the number of the system
