@@ -74,9 +74,10 @@ func checkStatuses(t *testing.T, each int, connector bool) {
 		fmt.Fprintf(&cases, "%d) %s;;\n", i, command)
 	}
 	program := script(t, fmt.Sprintf(`ulimit -c 0
-if [ $SENTRYD_INCARNATION -gt %d ]; then echo done > %s; exec sleep 100000; fi
-case $(( (($SENTRYD_INCARNATION - 1) * %d + $SENTRYD_SLOT) %% %d )) in
-%sesac
+if [ $SENTRYD_INCARNATION -gt %[1]d ]; then echo done > %[2]s; exec sleep 100000; fi
+[ $(($SENTRYD_INCARNATION %% 500)) = 0 ] && echo going on > %[2]s
+case $(( (($SENTRYD_INCARNATION - 1) * %[3]d + $SENTRYD_SLOT) %% %[4]d )) in
+%[5]sesac
 `, last, bell.path, slots, len(list), cases.String()))
 	want := map[ending]float64{}
 	for n := range last {
