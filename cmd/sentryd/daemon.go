@@ -44,6 +44,7 @@ type daemon struct {
 	daemonOptions
 	signals *signals
 	binary  string
+	tried   fingerprint // of the binary, when a preflight tried it
 	lock    *os.File
 	output  *logs.Output
 	pool    *spawn.Pool
@@ -212,15 +213,13 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 		d.sup = supervisor.New(o)
 		return nil
 	}
-	files := make(map[string]int)
-	for _, name := range inherited.Names() {
-		if fd, ok := inherited.Take(name); ok {
-			files[name] = fd
-		}
-	}
+	files := inherited.TakeAll()
 	var err error
 	if d.sup, err = supervisor.Resume(o, saved, files); err != nil {
 		return err
+	}
+	for _, fd := range files {
+		unix.Close(fd) // of what could not be taken over, which is said
 	}
 	d.sayReexeced(started, d.sup.PreviousReexec())
 	return nil
@@ -235,9 +234,6 @@ func (d *daemon) serve() error {
 	go d.obey()
 	go d.answer()
 	go d.reload()
-	if d.sup.State().Daemon.Reexecs > 0 && d.sup.ConfigChanged() {
-		d.signals.reload()
-	}
 	outcome := d.sup.Run()
 	close(d.stop)
 	d.witness.Close()
@@ -284,7 +280,11 @@ func (d *daemon) answer() {
 }
 
 // reload acts on SIGHUP, one after the other. Why one was refused is in the log.
+// One that came during a re-exec shows as files that have changed since.
 func (d *daemon) reload() {
+	if d.sup.State().Daemon.Reexecs > 0 && d.sup.ConfigChanged() {
+		d.signals.reload()
+	}
 	for range d.signals.hup {
 		d.sup.Reload(context.Background())
 	}

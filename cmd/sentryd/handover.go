@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/sentryd/sentryd/pkg/config"
 	"github.com/sentryd/sentryd/pkg/state"
@@ -67,6 +68,10 @@ func (d *daemon) Preflight(ctx context.Context, saved *state.Daemon) error {
 	if err := trustedBinary(d.binary); err != nil {
 		return err
 	}
+	var err error
+	if d.tried, err = fingerprintOf(d.binary); err != nil {
+		return err
+	}
 	s, err := envelope(saved, d.version)
 	if err != nil {
 		return err
@@ -85,11 +90,39 @@ func (d *daemon) Exec(saved *state.Daemon, files []state.File) error {
 		return err
 	}
 	files = append(files, state.File{Name: lockName, FD: int(d.lock.Fd())})
+	if err := d.sameAsTried(); err != nil {
+		return err
+	}
 	defer d.signals.resume()
 	if !d.signals.quiet() {
 		return view.Errorf(view.Unavailable, "a signal to end the daemon came first")
 	}
 	return state.Exec(d.binary, os.Args, os.Environ(), s, files)
+}
+
+// fingerprint tells a file from one that takes its place or is written over it.
+type fingerprint struct {
+	dev, ino       uint64
+	size           int64
+	written, moved unix.Timespec
+}
+
+func fingerprintOf(path string) (fingerprint, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return fingerprint{}, fmt.Errorf("stat %s: %w", path, err)
+	}
+	return fingerprint{uint64(st.Dev), st.Ino, st.Size, st.Mtim, st.Ctim}, nil
+}
+
+// sameAsTried refuses a binary that took the place of the one that the preflight
+// tried: it may not be able to go on from this state.
+func (d *daemon) sameAsTried() error {
+	now, err := fingerprintOf(d.binary)
+	if err == nil && now != d.tried {
+		err = fmt.Errorf("%s was replaced after it had been tried; reload again", d.binary)
+	}
+	return err
 }
 
 func envelope(saved *state.Daemon, version string) (*state.Saved, error) {

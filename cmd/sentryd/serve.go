@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/sentryd/sentryd/pkg/api"
 	"github.com/sentryd/sentryd/pkg/config"
@@ -26,22 +27,29 @@ type serving struct {
 	cfg       *config.Config
 	permit    *api.Permit
 	listeners *api.Listeners
-	server    *api.Server
 	metrics   http.Handler
 	sup       *supervisor.Supervisor
-	release   func() // what Prepare bound
+	started   chan struct{} // closed once sup is there
+	release   func()        // what Prepare bound
+
+	mu      sync.Mutex // a re-exec may go on while the daemon ends
+	server  *api.Server
+	stopped bool
 }
 
 // newServing binds the sockets, or takes them over from the former image.
 // Nothing is answered before start.
 func newServing(d *daemon, cfg *config.Config, dir string, inherited *state.Inherited) (*serving, error) {
-	s := &serving{d: d, cfg: cfg}
+	s := &serving{d: d, cfg: cfg, started: make(chan struct{})}
 	var err error
 	if s.permit, err = api.NewPermit(cfg.Control.Users, cfg.Control.Groups); err != nil {
 		return nil, err
 	}
 	log := d.output.Logger()
-	s.listeners = api.NewListeners(log, func() { s.sup.ListenersChanged() })
+	s.listeners = api.NewListeners(log, func() {
+		<-s.started // an address may become free while children are taken over
+		s.sup.ListenersChanged()
+	})
 	for _, name := range names(inherited) {
 		rest, ok := strings.CutPrefix(name, listenerPrefix)
 		if !ok {
@@ -62,11 +70,17 @@ func newServing(d *daemon, cfg *config.Config, dir string, inherited *state.Inhe
 // start answers from now on.
 func (s *serving) start(sup *supervisor.Supervisor) error {
 	s.sup = sup
+	close(s.started)
 	s.metrics = metrics.New(func() *view.State { return sup.Scrape(s.d.output) }, procinfo.New())
 	return s.serve()
 }
 
 func (s *serving) serve() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return nil
+	}
 	server, err := api.NewServer(api.Options{
 		Supervisor: s.sup, Permit: s.permit, Hosts: s.cfg.HTTP.Hosts, Metrics: s.metrics, Log: s.d.output.Logger(),
 	})
@@ -80,10 +94,14 @@ func (s *serving) serve() error {
 
 // stop ends serving for good.
 func (s *serving) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
 	s.shutdown()
 	s.listeners.Close()
 }
 
+// shutdown ends the server. mu is held.
 func (s *serving) shutdown() {
 	if err := s.server.Shutdown(context.Background()); err != nil {
 		s.d.output.Logger().Warn("http: not every request was answered", "error", err)
@@ -111,6 +129,11 @@ func (s *serving) Abandon() {
 
 // Suspend ends serving; the sockets stay bound.
 func (s *serving) Suspend() ([]supervisor.Socket, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return nil, nil // and the supervisor has ended
+	}
 	s.shutdown()
 	files, err := s.listeners.Files()
 	var out []supervisor.Socket
