@@ -150,7 +150,7 @@ func (d *daemon) open(cfg *config.Config, dir string, saved *state.Daemon, inher
 	}
 	var err error
 	d.output, err = logs.New(logs.Options{
-		Dir: filepath.Join(dir, "log"), Out: os.Stdout, Err: os.Stderr,
+		Dir: filepath.Join(dir, logDir), Out: os.Stdout, Err: os.Stderr,
 		Format: d.format, Color: d.color, Handover: pipes,
 	})
 	if err != nil {

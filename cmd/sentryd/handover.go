@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,6 +20,7 @@ import (
 
 const (
 	pidFile    = "sentryd.pid"
+	logDir     = "log" // of the FIFOs
 	lockName   = state.KindFile + ":pid"
 	checkState = "check-state" // the hidden command that a preflight runs
 )
@@ -68,7 +70,10 @@ func (d *daemon) Preflight(ctx context.Context, saved *state.Daemon) error {
 	if err := trustedBinary(d.binary); err != nil {
 		return err
 	}
-	var err error
+	err := checkRuntimeDir(filepath.Dir(d.lock.Name()))
+	if err != nil {
+		return err
+	}
 	if d.tried, err = fingerprintOf(d.binary); err != nil {
 		return err
 	}
@@ -98,6 +103,28 @@ func (d *daemon) Exec(saved *state.Daemon, files []state.File) error {
 		return view.Errorf(view.Unavailable, "a signal to end the daemon came first")
 	}
 	return state.Exec(d.binary, os.Args, os.Environ(), s, files)
+}
+
+// checkRuntimeDir refuses what keeps a daemon from starting in that directory: the
+// next image would end there, and leave its children to nobody.
+func checkRuntimeDir(dir string) error {
+	if _, err := state.RuntimeDir(filepath.Dir(dir), filepath.Base(dir)); err != nil {
+		return err
+	}
+	for name, kind := range map[string]uint32{logDir: unix.S_IFDIR, controlSocket: unix.S_IFSOCK} {
+		path := filepath.Join(dir, name)
+		var st unix.Stat_t
+		switch err := unix.Lstat(path, &st); {
+		case errors.Is(err, unix.ENOENT): // the next image makes it
+		case err != nil:
+			return fmt.Errorf("stat %s: %w", path, err)
+		case st.Mode&unix.S_IFMT != kind || int(st.Uid) != os.Geteuid():
+			return fmt.Errorf("%s: mode %#o, owner %d: not what this daemon made", path, st.Mode, st.Uid)
+		case kind == unix.S_IFDIR && st.Mode&0o022 != 0:
+			return fmt.Errorf("%s: mode %#o: writable by others", path, st.Mode)
+		}
+	}
+	return nil
 }
 
 // fingerprint tells a file from one that takes its place or is written over it.

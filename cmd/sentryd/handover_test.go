@@ -38,3 +38,34 @@ func TestBinaryReplacedAfterThePreflightIsRefused(t *testing.T) {
 		t.Error("removed: no error")
 	}
 }
+
+func TestRuntimeDirThatTheNextImageWouldRefuse(t *testing.T) {
+	for what, spoil := range map[string]func(dir string) error{
+		"nothing":                 func(string) error { return nil },
+		"removed":                 os.RemoveAll,
+		"log directory open":      func(dir string) error { return os.Chmod(filepath.Join(dir, logDir), 0o777) },
+		"log directory a file":    func(dir string) error { return replaceByFile(filepath.Join(dir, logDir)) },
+		"control socket a file":   func(dir string) error { return replaceByFile(filepath.Join(dir, controlSocket)) },
+		"directory above it open": func(dir string) error { return os.Chmod(filepath.Dir(dir), 0o777) },
+	} {
+		base := filepath.Join(t.TempDir(), "run")
+		dir := filepath.Join(base, "a")
+		if err := os.MkdirAll(filepath.Join(dir, logDir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := spoil(dir); err != nil {
+			t.Fatal(err)
+		}
+		err := checkRuntimeDir(dir)
+		if ok := what == "nothing" || what == "removed"; ok != (err == nil) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func replaceByFile(path string) error {
+	if err := os.RemoveAll(path); err != nil {
+		return err
+	}
+	return os.WriteFile(path, nil, 0o600)
+}
