@@ -127,6 +127,12 @@ func (d *daemon) directory(name string, inherited *state.Inherited) (string, err
 	if fd, ok := take(inherited, lockName); ok {
 		d.lock = os.NewFile(uintptr(fd), path)
 		holder, err = state.Relock(d.lock)
+		if err == nil && !isOpen(d.lock, path) {
+			// Somebody removed it: what keeps a second daemon out is a lock
+			// on the file that it will open.
+			d.lock.Close()
+			d.lock, holder, err = state.Lock(path)
+		}
 	} else {
 		d.lock, holder, err = state.Lock(path)
 	}

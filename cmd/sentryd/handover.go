@@ -51,6 +51,13 @@ func sameFile(a, b string) bool {
 	return err1 == nil && err2 == nil && os.SameFile(x, y)
 }
 
+// isOpen reports whether path names the open file.
+func isOpen(f *os.File, path string) bool {
+	x, err1 := f.Stat()
+	y, err2 := os.Lstat(path)
+	return err1 == nil && err2 == nil && os.SameFile(x, y)
+}
+
 // trustedBinary has root execute only what is root's own.
 func trustedBinary(path string) error {
 	if os.Geteuid() != 0 {
