@@ -26,6 +26,15 @@ entries:
   fails:
     command: [/nonexistent/program, $(FILED), $(INHERITED)]
     env_file: secret.env
+  failspath:
+    command: [/nonexistent/$(FILED)]
+    env_file: secret.env
+  failsname:
+    command: [$(FILED)]
+    env_file: secret.env
+  failsdir:
+    command: "true"
+    directory: /nonexistent/$(INHERITED)
   undefined:
     command: [sleep, "$(FILED)$(NOT_THERE)"]
     env_file: secret.env
@@ -37,7 +46,7 @@ entries:
 	d := startDaemon(t, configuration(""), options{dir: dir, env: []string{"INHERITED=" + inherited}})
 	d.running("dummy", 1)
 	d.await("what cannot start has been tried", func(s *state) bool {
-		for _, name := range []string{"fails", "undefined"} {
+		for _, name := range []string{"fails", "failspath", "failsname", "failsdir", "undefined"} {
 			if p := s.process(name, 0); p.LastExit == nil || p.LastExit.Reason != "start_failed" {
 				return false
 			}

@@ -26,6 +26,7 @@ type Template struct {
 	argv      []bound  // Command
 	constant  []string // argv, when no part of it changes with a start
 	directory bound
+	shown     [2]bound // program and directory for people, see Shown
 	base      string
 	env       []string // NAME=VALUE of what does not change
 	varying   []bound  // of `environment`: what does
@@ -103,6 +104,7 @@ func (e *Entry) Template(daemon string, inherited []string) *Template {
 		t.constant = t.words(nil)
 	}
 	t.directory = bind("directory", "", e.Directory)
+	t.shown = [2]bound{{pattern: e.harmless(daemon, e.Command[0])}, {pattern: e.harmless(daemon, e.Directory)}}
 
 	final := known.clone()
 	for _, name := range slices.Sorted(maps.Keys(e.Environment)) {
@@ -128,27 +130,15 @@ func (t *Template) Start(slot int, incarnation uint64) (Start, error) {
 	if t.broken != nil {
 		return Start{}, t.broken
 	}
-	own := [2]KV{
-		{slotVariable, strconv.Itoa(slot)},
-		{incarnationVariable, strconv.FormatUint(incarnation, 10)},
-	}
-	s := Start{Argv: t.constant, Directory: t.directory.fill(&own)}
+	own := ownVariables(slot, incarnation)
+	s := Start{Argv: t.constant}
 	if s.Argv == nil {
 		s.Argv = t.words(&own)
 	}
-	if s.Directory != "" {
-		s.Directory = absolute(t.base, s.Directory)
-	}
-	s.Program = s.Argv[0]
-	switch {
-	case s.Program == "":
+	if s.Argv[0] == "" {
 		return Start{}, fmt.Errorf("expand command: names no program")
-	case filepath.IsAbs(s.Program) || !strings.Contains(s.Program, "/"):
-	case s.Directory != "":
-		s.Program = filepath.Join(s.Directory, s.Program)
-	default:
-		s.Program = filepath.Join(t.base, s.Program)
 	}
+	s.Program, s.Directory = t.place(s.Argv[0], t.directory.fill(&own))
 	s.Env = make([]string, len(t.env), len(t.env)+len(t.varying)+len(own))
 	copy(s.Env, t.env)
 	for _, b := range t.varying {
@@ -158,6 +148,70 @@ func (t *Template) Start(slot int, incarnation uint64) (Start, error) {
 		s.Env = append(s.Env, kv.Name+"="+kv.Value)
 	}
 	return s, nil
+}
+
+// place makes the program and the directory absolute.
+func (t *Template) place(program, directory string) (string, string) {
+	if directory != "" {
+		directory = absolute(t.base, directory)
+	}
+	switch {
+	case filepath.IsAbs(program) || !strings.Contains(program, "/"):
+	case directory != "":
+		program = filepath.Join(directory, program)
+	default:
+		program = filepath.Join(t.base, program)
+	}
+	return program, directory
+}
+
+// Shown returns a path that the start of an incarnation failed on as it may be
+// shown: with $(VAR) where the program or the directory were configured so, as
+// the value of a variable can be a secret. sentryd's own variables are none.
+func (t *Template) Shown(slot int, incarnation uint64, path string) string {
+	s, err := t.Start(slot, incarnation)
+	if err != nil {
+		return path
+	}
+	own := ownVariables(slot, incarnation)
+	program, directory := t.place(t.shown[0].fill(&own), t.shown[1].fill(&own))
+	switch {
+	case path == s.Program:
+		return program
+	case path == s.Directory:
+		return directory
+	case !strings.Contains(s.Program, "/") && strings.HasSuffix(path, "/"+s.Program): // found in PATH
+		return strings.TrimSuffix(path, s.Program) + program
+	}
+	return path
+}
+
+// harmless takes a string apart and leaves every reference as it is written but
+// those to sentryd's own variables.
+func (e *Entry) harmless(daemon, text string) pattern {
+	p, err := parsePattern(text)
+	if err != nil {
+		return pattern{text: []string{text}}
+	}
+	return p.bind(func(name string) (string, bool) {
+		switch name {
+		case nameVariable:
+			return daemon, true
+		case entryVariable:
+			return e.Name, true
+		case slotVariable, incarnationVariable:
+			return "", false
+		}
+		return "$(" + name + ")", true
+	})
+}
+
+// ownVariables are those that differ from start to start.
+func ownVariables(slot int, incarnation uint64) [2]KV {
+	return [2]KV{
+		{slotVariable, strconv.Itoa(slot)},
+		{incarnationVariable, strconv.FormatUint(incarnation, 10)},
+	}
 }
 
 // words fills in all of the command.

@@ -12,6 +12,11 @@ import (
 // startOf parses one entry "a" and starts slot 2, incarnation 7 of it.
 func startOf(t *testing.T, keys string, inherited ...string) (Start, error) {
 	t.Helper()
+	return templateOf(t, keys, inherited...).Start(2, 7)
+}
+
+func templateOf(t *testing.T, keys string, inherited ...string) *Template {
+	t.Helper()
 	c, err := Parse("/etc/sentryd/test.yaml", []Source{
 		{"/etc/sentryd/test.yaml", []byte("entries:\n  a:\n    " + strings.ReplaceAll(keys, "\n", "\n    "))},
 		{"/etc/sentryd/a.env", []byte("FILE=from file\nBOTH=file\nPATH=/file/bin\n")},
@@ -19,7 +24,7 @@ func startOf(t *testing.T, keys string, inherited ...string) (Start, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c.Entry("a").Template("test", inherited).Start(2, 7)
+	return c.Entry("a").Template("test", inherited)
 }
 
 var own = []string{"SENTRYD_NAME=test", "SENTRYD_ENTRY=a"}
@@ -153,6 +158,26 @@ func BenchmarkStart(b *testing.B) {
 	for b.Loop() {
 		if _, err := t.Start(3, 12345); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+func TestShown(t *testing.T) {
+	inherited := []string{"SECRET=sesame", "PROG=prog"}
+	for _, test := range []struct{ keys, path, want string }{
+		{"command: /opt/$(SECRET)/x", "/opt/sesame/x", "/opt/$(SECRET)/x"},
+		{"command: x\ndirectory: /srv/$(SECRET)", "/srv/sesame", "/srv/$(SECRET)"},
+		{"command: bin/x\ndirectory: $(SECRET)", "/etc/sentryd/sesame/bin/x", "/etc/sentryd/$(SECRET)/bin/x"},
+		{"command: bin/$(SECRET)", "/etc/sentryd/bin/sesame", "/etc/sentryd/bin/$(SECRET)"},
+		{"command: $(PROG)", "prog", "$(PROG)"},
+		{"command: $(PROG)", "/usr/bin/prog", "/usr/bin/$(PROG)"},
+		{"command: x\ndirectory: /srv/$(SENTRYD_ENTRY).$(SENTRYD_SLOT).$(SENTRYD_INCARNATION)", "/srv/a.2.7", "/srv/a.2.7"},
+		{"command: /opt/x", "/lib/ld.so", "/lib/ld.so"},
+		{"command: $(NOPE)", "/lib/ld.so", "/lib/ld.so"},
+	} {
+		got := templateOf(t, test.keys, inherited...).Shown(2, 7, test.path)
+		if got != test.want {
+			t.Errorf("%q: %s, want %s", test.keys, got, test.want)
 		}
 	}
 }

@@ -146,7 +146,7 @@ func (s *Supervisor) translate(e *spawn.Event) fsm.Event {
 		return fsm.Spawned{ID: c.id, PID: e.PID, At: e.At, Wall: e.Wall}
 	case spawn.StartFailed:
 		s.forget(c.token)
-		return s.failed(c.id, e.At, e.Wall, e.Err)
+		return s.failed(c.id, e.At, e.Wall, s.shown(c.id, e.Err))
 	case spawn.Exited:
 		s.Witness.handled(c.pid, c.token, s.Clock.Now())
 		c.ended = true
@@ -171,6 +171,17 @@ func (s *Supervisor) failed(id fsm.ID, at fsm.Instant, wall int64, err error) fs
 		ev.Errno = errnoName(errno)
 	}
 	return ev
+}
+
+// shown is why a start failed, without what variables in its path stand for.
+func (s *Supervisor) shown(id fsm.ID, err *spawn.StartError) error {
+	l := s.launchers[id.Entry]
+	if l == nil {
+		return err
+	}
+	e := *err
+	e.Path = l.template.Shown(id.Slot, id.Incarnation, e.Path)
+	return &e
 }
 
 func (s *Supervisor) forget(t spawn.Token) {
