@@ -209,6 +209,23 @@ func TestReloadWaits(t *testing.T) {
 	}
 }
 
+// A reload that gives way to another's is asked for again; a daemon that is
+// stopping is not asked twice.
+func TestReloadGivesWay(t *testing.T) {
+	d := newFakeDaemon(t, entry("web", view.Running))
+	d.diff = &view.Diff{}
+	d.refusals = 2
+	d.command = func(d *fakeDaemon, _ string) { d.publish(func(st *view.State) { st.Daemon.Reexecs++ }) }
+	if code, out, errs := sentryd("reload"); code != 0 || out != "nothing changed\n" || errs != "" || len(d.calls) != 3 {
+		t.Errorf("exit code %d, printed %q and %q after %q", code, out, errs, d.calls)
+	}
+	d.calls, d.refusals = nil, 1
+	d.publish(func(st *view.State) { st.Daemon.Stopping = true })
+	if code, _, errs := sentryd("reload"); code != 1 || errs != "sentryd: busy\n" || len(d.calls) != 1 {
+		t.Errorf("exit code %d, printed %q after %q", code, errs, d.calls)
+	}
+}
+
 func TestStopDaemonWaits(t *testing.T) {
 	d := newFakeDaemon(t, entry("web", view.Running))
 	d.state.Daemon.PID = 1 << 30 // nobody's: waiting for this test itself would not end

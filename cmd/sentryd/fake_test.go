@@ -27,8 +27,10 @@ type fakeDaemon struct {
 	diff    *view.Diff
 	err     error                            // of every command
 	command func(d *fakeDaemon, call string) // runs with each command, mu held
-	end     func()                           // stops answering
-	dir     string                           // SENTRYD_RUNTIME_DIR
+
+	refusals int    // how many commands to refuse as unavailable
+	end      func() // stops answering
+	dir      string // SENTRYD_RUNTIME_DIR
 }
 
 // newFakeDaemon serves a daemon called web with the given entries.
@@ -93,6 +95,10 @@ func (d *fakeDaemon) call(format string, args ...any) (uint64, error) {
 	d.calls = append(d.calls, call)
 	if d.err != nil {
 		return 0, d.err
+	}
+	if d.refusals > 0 {
+		d.refusals--
+		return 0, view.Errorf(view.Unavailable, "busy")
 	}
 	if d.command != nil {
 		d.command(d, call)

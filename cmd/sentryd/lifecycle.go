@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"runtime"
 	"strings"
 	"time"
@@ -114,11 +115,7 @@ func (c *cli) reload(ctx context.Context) error {
 		return err
 	}
 	defer client.Close()
-	before, err := client.State(ctx)
-	if err != nil {
-		return err
-	}
-	diff, err := client.Reload(ctx)
+	before, diff, err := c.askReload(ctx, client)
 	if err != nil {
 		return err
 	}
@@ -133,6 +130,35 @@ func (c *cli) reload(ctx context.Context) error {
 	}
 	printDiff(c, diff, false)
 	return nil
+}
+
+// askReload has the daemon begin a reload, and returns the state before it. One
+// that gave way to another's reload, or was cut by it, is asked for again: that
+// other may have read an older configuration.
+func (c *cli) askReload(ctx context.Context, client *api.Client) (*view.State, *view.Diff, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	for {
+		before, err := client.State(ctx)
+		var diff *view.Diff
+		if err == nil {
+			diff, err = client.Reload(ctx)
+		}
+		var refused *api.Error
+		switch {
+		case err == nil, ctx.Err() != nil, errors.Is(err, api.ErrNoDaemon):
+			return before, diff, err
+		case errors.As(err, &refused):
+			if refused.Status != http.StatusServiceUnavailable || before == nil || before.Daemon.Stopping {
+				return nil, nil, err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil, nil, err
+		case <-time.After(retryAfter):
+		}
+	}
 }
 
 // awaitReload waits for the new image, and then for what it changes.

@@ -177,7 +177,16 @@ func (s *Server) settled(r *http.Request, name string, version uint64, wait time
 // reload answers POST /v1/reload when the configuration has been checked. 202:
 // the re-exec is still to come.
 func (s *Server) reload(r *http.Request, body []byte) (*answer, error) {
-	return s.diffOf(r, body, http.StatusAccepted, s.supervisor.Reload)
+	return s.diffOf(r, body, http.StatusAccepted, s.startReload)
+}
+
+// startReload gives up waiting for another reload when that one goes ahead:
+// the server is shut down then, and would wait for this request.
+func (s *Server) startReload(ctx context.Context) (*view.Diff, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.draining, cancel)()
+	return s.supervisor.Reload(ctx)
 }
 
 func (s *Server) diff(r *http.Request, body []byte) (*answer, error) {
@@ -200,7 +209,7 @@ func (s *Server) diffOf(r *http.Request, body []byte, status int, f func(context
 
 // reloadPrometheus answers POST /-/reload, which has no body to speak of.
 func (s *Server) reloadPrometheus(r *http.Request, _ []byte) (*answer, error) {
-	if _, err := s.supervisor.Reload(r.Context()); err != nil {
+	if _, err := s.startReload(r.Context()); err != nil {
 		return nil, err
 	}
 	return text(""), nil

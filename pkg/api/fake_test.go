@@ -31,6 +31,7 @@ type fakeSupervisor struct {
 	err     error
 	waiting chan struct{} // told of each Wait that has to wait
 	after   func()        // runs once a command is done
+	busy    bool          // another reload is under way, until ctx ends
 }
 
 func newFake() *fakeSupervisor {
@@ -121,7 +122,12 @@ func (f *fakeSupervisor) Restart(_ context.Context, entry string, slot, batch in
 func (f *fakeSupervisor) Signal(_ context.Context, entry string, slot, signal int) (uint64, error) {
 	return f.command("signal %s %d %d", entry, slot, signal)
 }
-func (f *fakeSupervisor) Reload(context.Context) (*view.Diff, error) {
+func (f *fakeSupervisor) Reload(ctx context.Context) (*view.Diff, error) {
+	if f.busy {
+		f.waiting <- struct{}{}
+		<-ctx.Done()
+		return nil, view.Errorf(view.Unavailable, "another reload is under way")
+	}
 	_, err := f.command("reload")
 	return &view.Diff{Changed: true, Entries: []view.EntryDiff{{Name: "dummy", Action: view.ActionRestart}}}, err
 }

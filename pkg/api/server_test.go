@@ -197,3 +197,20 @@ func TestRequestsOverManyServers(t *testing.T) {
 		}
 	}
 }
+
+// A reload that waits for another must not hold that one up.
+func TestShutdownEndsAReloadThatWaits(t *testing.T) {
+	for _, path := range []string{"/v1/reload", "/-/reload"} {
+		h := newHouse(t, asUser(0))
+		h.busy = true
+		done := make(chan gotten)
+		go func() { done <- request(t, h.over(t, "unix"), "POST", path, "") }()
+		<-h.waiting
+		if err := h.server.Shutdown(t.Context()); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		if g := <-done; g.status != http.StatusServiceUnavailable {
+			t.Errorf("%s: %v", path, g)
+		}
+	}
+}
