@@ -258,6 +258,10 @@ func TestCheck(t *testing.T) {
 	if code != 2 || out != "" || !sameLines(errs, want) {
 		t.Errorf("exit code %d, %q, %q, want %q", code, out, errs, want)
 	}
+	nobody := write("nobody.yaml", "control: {users: [no-such-user]}\nentries: {}\n")
+	if code, _, errs := sentryd("check", "-c", nobody); code != 2 || !strings.Contains(errs, nobody+": control.users: \"no-such-user\"") {
+		t.Errorf("exit code %d, %q", code, errs)
+	}
 	if code, _, errs := sentryd("check", "-c", "no-such-configuration"); code != 2 || !strings.Contains(errs, "not found") {
 		t.Errorf("exit code %d, %q", code, errs)
 	}

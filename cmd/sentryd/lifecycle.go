@@ -254,6 +254,9 @@ func newCheckCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if _, err := permitOf(cfg); err != nil {
+				return err
+			}
 			noun := "entries"
 			if len(cfg.Entries) == 1 {
 				noun = "entry"

@@ -42,10 +42,14 @@ type serving struct {
 func newServing(d *daemon, cfg *config.Config, dir string, inherited *state.Inherited) (*serving, error) {
 	s := &serving{d: d, cfg: cfg, started: make(chan struct{})}
 	var err error
-	if s.permit, err = api.NewPermit(cfg.Control.Users, cfg.Control.Groups); err != nil {
-		return nil, err
-	}
 	log := d.output.Logger()
+	if s.permit, err = permitOf(cfg); err != nil {
+		if inherited == nil {
+			return nil, err
+		}
+		// Known in the preflight a moment ago. No reason to leave the children alone.
+		log.Error("only root and the daemon's user may change anything", "error", err)
+	}
 	s.listeners = api.NewListeners(log, func() {
 		<-s.started // an address may become free while children are taken over
 		s.sup.ListenersChanged()
@@ -65,6 +69,16 @@ func newServing(d *daemon, cfg *config.Config, dir string, inherited *state.Inhe
 	}
 	s.listeners.TCP(cfg.HTTP.Listen)
 	return s, nil
+}
+
+// permitOf resolves whom a configuration names. A name that nobody has is a
+// mistake in the configuration.
+func permitOf(cfg *config.Config) (*api.Permit, error) {
+	p, err := api.NewPermit(cfg.Control.Users, cfg.Control.Groups)
+	if err != nil {
+		return nil, usagef("%s: %v", cfg.Path, err)
+	}
+	return p, nil
 }
 
 // start answers from now on.
@@ -111,7 +125,7 @@ func (s *serving) shutdown() {
 // Prepare binds what the next configuration listens on besides, and checks
 // whom it names.
 func (s *serving) Prepare(next *config.Config) error {
-	if _, err := api.NewPermit(next.Control.Users, next.Control.Groups); err != nil {
+	if _, err := permitOf(next); err != nil {
 		return err
 	}
 	release, err := s.listeners.Reserve(next.HTTP.Listen)
