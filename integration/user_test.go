@@ -71,7 +71,7 @@ func TestPlainUser(t *testing.T) {
 	d.same(before, d.state().entry("web"))
 	d.configure(config(1, "  more: {command: sleep 1000}\n"))
 	o.chown(t, d.configPath())
-	if code, out := d.runAs(o.as, d.bin, "-c", d.configPath(), "reload"); code != 0 || out != "add      more\nscale    web (2 to 1)\n" {
+	if code, out := d.runAs(o.as, d.bin, "-c", d.configPath(), "reload"); code != 0 || out != "add      more\nscale    web (3 to 1)\n" {
 		t.Errorf("reload: exit code %d\n%s", code, out)
 	}
 	d.running("web", 1)

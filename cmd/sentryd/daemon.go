@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,7 +32,6 @@ const spareThreads = 24
 type daemonOptions struct {
 	config     string // path of the configuration file
 	runtimeDir string // the directory in which NAME is made
-	logDir     string
 	format     logs.Format
 	color      bool
 	version    string
@@ -61,7 +59,6 @@ func runDaemon(o daemonOptions, sig *signals) error {
 }
 
 func (d *daemon) run() error {
-	runtime.GOMAXPROCS(runtime.NumCPU() + spawners)
 	spawn.Prewarm(spareThreads)
 	inherited, inheritErr := state.Inherit()
 	var saved *state.Daemon

@@ -83,24 +83,48 @@ func (s *Supervisor) end(o Outcome) {
 	}
 }
 
-// spawn asks pkg/spawn for an incarnation. What keeps it from being asked for
-// comes back as an event, like any start that failed.
+// startBatch is how many starts are asked for before anything else is looked
+// at: a FIFO has to be made for the first start of a slot, and scaling to
+// thousands should keep no other command waiting.
+const startBatch = 64
+
+// spawn notes that an incarnation is to be started.
 func (s *Supervisor) spawn(id fsm.ID) {
 	if s.paused {
-		return // Pending tells the image that goes on to ask for it
-	}
-	key := logs.Key{Entry: id.Entry, Slot: id.Slot}
-	spec, err := s.spec(id, key)
-	if err != nil {
-		s.local = append(s.local, s.failed(id, s.Clock.Now(), s.Clock.Wall().UnixNano(), err))
-		return
+		return // Reissue asks for it again
 	}
 	s.lastToken++
 	c := &child{id: id, token: s.lastToken}
 	s.children[c.token] = c
 	s.tokens[id] = c.token
-	s.Output.Hold(key)
-	s.Processes.Start(c.token, spec)
+	s.unstarted = append(s.unstarted, c)
+}
+
+// startSome asks pkg/spawn for the next incarnations, and reports whether it
+// asked for any. What keeps one from being asked for comes back as an event,
+// like any start that failed.
+func (s *Supervisor) startSome() bool {
+	n := min(len(s.unstarted), startBatch)
+	for _, c := range s.unstarted[:n] {
+		if s.children[c.token] != c {
+			continue // given up meanwhile
+		}
+		key := logs.Key{Entry: c.id.Entry, Slot: c.id.Slot}
+		spec, err := s.spec(c.id, key)
+		if err != nil {
+			s.forget(c.token)
+			s.local = append(s.local, s.failed(c.id, s.Clock.Now(), s.Clock.Wall().UnixNano(), err))
+			continue
+		}
+		s.Output.Hold(key)
+		s.Processes.Start(c.token, spec)
+	}
+	clear(s.unstarted[:n])
+	if s.unstarted = s.unstarted[n:]; len(s.unstarted) == 0 {
+		s.unstarted = nil
+	}
+	s.stepLocal()
+	return n > 0
 }
 
 func (s *Supervisor) spec(id fsm.ID, key logs.Key) (*spawn.Spec, error) {

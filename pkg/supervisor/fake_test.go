@@ -296,6 +296,7 @@ func inBubble(t *testing.T, yaml string, test func(t *testing.T, b *bed)) {
 }
 
 func (b *bed) run() {
+	b.paused = false // another image has another pool
 	b.done = make(chan Outcome, 1)
 	go func() { b.done <- b.s.Run() }()
 	synctest.Wait()

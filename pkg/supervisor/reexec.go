@@ -60,6 +60,7 @@ func (s *Supervisor) handOver(next *config.Config, sockets []Socket) error {
 	err := s.exec(next, sockets)
 	s.paused = false
 	s.Processes.Resume()
+	s.unstarted = nil
 	var pending []fsm.ID
 	for t, c := range s.children {
 		if c.pid == 0 {

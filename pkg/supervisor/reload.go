@@ -48,6 +48,7 @@ func (s *Supervisor) Diff(ctx context.Context) (*view.Diff, error) {
 // not change while it lives.
 func (s *Supervisor) diff(next *config.Config) *view.Diff {
 	c := config.Compare(s.config, next)
+	st := s.State()
 	d := &view.Diff{Changed: c.Any(), Daemon: c.Daemon, Entries: []view.EntryDiff{}}
 	if d.Daemon == nil {
 		d.Daemon = []string{}
@@ -59,6 +60,9 @@ func (s *Supervisor) diff(next *config.Config) *view.Diff {
 		}
 		if e.Old != nil && e.New != nil && e.Old.Count != e.New.Count {
 			out.From, out.To = ptr(e.Old.Count), ptr(e.New.Count)
+			if now := st.Entry(e.Name); now != nil {
+				out.From = ptr(now.Count) // as scaled since
+			}
 		}
 		d.Entries = append(d.Entries, out)
 	}

@@ -16,6 +16,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -86,6 +87,7 @@ type Supervisor struct {
 	tokens    map[fsm.ID]spawn.Token
 	local     []fsm.Event // events that carrying out an action gave rise to
 	batch     []spawn.Event
+	unstarted []*child // starts that pkg/spawn was not asked for yet, in order
 
 	picture     picture
 	publisher   publisher
@@ -166,11 +168,22 @@ func (s *Supervisor) Run() Outcome {
 	defer s.endOnce.Do(func() { close(s.ended) })
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	more := make(chan struct{})
+	close(more)
 	for s.outcome == nil {
+		if s.startSome() {
+			runtime.Gosched() // the spawner goes first: the picture can wait
+		}
+		s.publish()
+		s.Output.Flush()
 		if at, ok := s.machine.NextDeadline(); ok {
 			timer.Reset(max(0, at-s.Clock.Now()))
 		} else {
 			timer.Stop()
+		}
+		var again <-chan struct{}
+		if len(s.unstarted) > 0 {
+			again = more
 		}
 		select {
 		case <-s.Processes.Ready():
@@ -178,17 +191,22 @@ func (s *Supervisor) Run() Outcome {
 		case r := <-s.requests:
 			r.run()
 			s.publish()
-			s.Output.Flush()
 			close(r.done)
-			continue
 		case <-timer.C:
 			s.step(fsm.Tick{})
 		case <-s.Witness.ready:
 			s.takeTestimony()
+		case <-again:
 		}
-		s.publish()
-		s.Output.Flush()
 	}
+	if *s.outcome == Kept {
+		// No start may be under way that nobody would hear of.
+		s.paused = true
+		s.Processes.Pause()
+		s.takeProcesses()
+	}
+	s.publish()
+	s.Output.Flush()
 	return *s.outcome
 }
 
@@ -196,12 +214,16 @@ func (s *Supervisor) Run() Outcome {
 // whatever events that gave rise to. It returns the refusal of a command.
 func (s *Supervisor) step(ev fsm.Event) *view.Error {
 	refusal := s.carryOut(s.machine.Step(s.Clock.Now(), ev))
+	s.stepLocal()
+	return refusal
+}
+
+func (s *Supervisor) stepLocal() {
 	for len(s.local) > 0 {
 		next := s.local[0]
 		s.local = s.local[1:]
 		s.carryOut(s.machine.Step(s.Clock.Now(), next))
 	}
-	return refusal
 }
 
 func (s *Supervisor) takeProcesses() {
