@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -59,13 +61,22 @@ func runDaemon(o daemonOptions, sig *signals) error {
 }
 
 func (d *daemon) run() error {
-	spawn.Prewarm(spareThreads)
+	// Beside reading the state: nobody is answered until both are done.
+	made := make(chan error, 1)
+	go func() {
+		var err error
+		spawn.Prewarm(spareThreads)
+		d.pool, err = spawn.New(spawn.Options{Spawners: spawners})
+		made <- err
+	}()
 	inherited, inheritErr := state.Inherit()
 	var saved *state.Daemon
 	if inherited != nil && inherited.Saved != nil {
 		saved = new(state.Daemon)
 		if err := json.Unmarshal(inherited.Saved.Payload, saved); err != nil {
 			inheritErr, saved = errors.Join(inheritErr, err), nil
+		} else {
+			saved.Output = inherited.Saved.Output
 		}
 	}
 	cfg, err := d.load(saved)
@@ -76,7 +87,7 @@ func (d *daemon) run() error {
 	if err != nil {
 		return err
 	}
-	if err := d.open(cfg, dir, saved, inherited); err != nil {
+	if err := d.open(cfg, dir, saved, inherited, made); err != nil {
 		return err
 	}
 	log := d.output.Logger()
@@ -140,16 +151,14 @@ func (d *daemon) directory(name string, inherited *state.Inherited) (string, err
 }
 
 // open makes the leaves.
-func (d *daemon) open(cfg *config.Config, dir string, saved *state.Daemon, inherited *state.Inherited) error {
+func (d *daemon) open(cfg *config.Config, dir string, saved *state.Daemon, inherited *state.Inherited, made <-chan error) error {
 	if err := d.findBinary(saved); err != nil {
 		return err
 	}
 	var pipes *logs.Handover
+	var pipesErr error
 	if saved != nil {
-		var err error
-		if pipes, err = supervisor.LoadPipes(saved, inherited.Take); err != nil {
-			return err
-		}
+		pipes, pipesErr = supervisor.LoadPipes(saved, inherited.Take)
 	}
 	var err error
 	d.output, err = logs.New(logs.Options{
@@ -159,7 +168,10 @@ func (d *daemon) open(cfg *config.Config, dir string, saved *state.Daemon, inher
 	if err != nil {
 		return err
 	}
-	if d.pool, err = spawn.New(spawn.Options{Spawners: spawners}); err != nil {
+	if pipesErr != nil {
+		d.output.Logger().Error("some output of the former image may be lost", "error", pipesErr)
+	}
+	if err := <-made; err != nil {
 		return err
 	}
 	d.witness = d.newWitness(cfg, inherited)
@@ -204,9 +216,9 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 			Name: cfg.Name, PID: os.Getpid(), Version: d.version, StartedAt: started, Config: cfg.Path,
 		},
 		Config: cfg, Load: func() (*config.Config, error) { return config.Load(cfg.Path, loadOptions()) },
-		Environ: os.Environ(), Processes: d.pool, Output: d.output, Witness: d.witness,
+		Environ: childEnviron(os.Environ()), Processes: d.pool, Output: d.output, Witness: d.witness,
 		Serving: d.serving, Handover: d, Log: log, Missing: missing(),
-		Clock: supervisor.Clock{Now: monotonic, Wall: time.Now},
+		Clock: supervisor.Clock{Now: monotonic, Wall: time.Now}, Moderation: time.Millisecond,
 	}
 	if saved == nil {
 		d.sayStarted(filepath.Join(dir, pidFile))
@@ -329,6 +341,20 @@ func (d *daemon) sayKept() {
 	if n > 0 {
 		d.output.Logger().Warn("processes are left running without a supervisor; this version does not adopt them at the next start", "processes", n)
 	}
+}
+
+// childEnviron is what children inherit of the daemon's environment: without
+// what its own service manager said to it alone (sd_notify(3),
+// sd_listen_fds(3), sd_watchdog_enabled(3)).
+func childEnviron(environ []string) []string {
+	return slices.DeleteFunc(slices.Clone(environ), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		switch name {
+		case "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES":
+			return true
+		}
+		return false
+	})
 }
 
 // monotonic reads CLOCK_MONOTONIC, which is the same over re-execs.

@@ -164,7 +164,7 @@ func envelope(saved *state.Daemon, version string) (*state.Saved, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the state: %w", err)
 	}
-	return &state.Saved{Header: state.Header{Version: version}, Payload: payload}, nil
+	return &state.Saved{Header: state.Header{Version: version}, Payload: payload, Output: saved.Output}, nil
 }
 
 // newCheckStateCommand is the other side of a preflight: it says whether this

@@ -24,9 +24,10 @@ type Daemon struct {
 
 	Machine  Machine  `json:"machine"`
 	Counters Counters `json:"counters"`
-	// Output is what pkg/logs has not yet printed, in its own form.
-	Output []byte `json:"output,omitempty"`
-	Reload Reload `json:"reload"`
+	Reload   Reload   `json:"reload"`
+	// Output is what pkg/logs hands over, JSON in its own form. It travels
+	// beside the rest.
+	Output []byte `json:"-"`
 }
 
 // Source is a configuration file as it was read.

@@ -9,14 +9,17 @@ import (
 	"hash/crc32"
 )
 
-// The envelope is a fixed head followed by JSON. All numbers are big endian.
+// The envelope is a fixed head followed by three lines of JSON: the header with
+// the descriptors, the payload and the output. They are apart because wrapping
+// one in another would have each read and checked as often as it is wrapped,
+// while nobody answers requests. All numbers are big endian.
 //
 //	offset  bytes
 //	0       8     magic
 //	8       4     format
-//	12      8     length of the JSON in bytes
-//	20      4     CRC-32C of bytes 0 to 19 and of the JSON
-//	24      …     JSON
+//	12      8     length of the lines in bytes
+//	20      4     CRC-32C of bytes 0 to 19 and of the lines
+//	24      …     the lines, separated by a newline
 //
 // The checksum guards against damage, not against an attacker: the file is
 // sealed, or readable and writable by the daemon's user alone.
@@ -51,10 +54,17 @@ func Encode(s *Saved) ([]byte, error) {
 func encode(s *Saved, boot string) ([]byte, error) {
 	c := *s
 	c.Header.BootID = boot
-	body, err := json.Marshal(&c)
+	head, err := json.Marshal(&c)
 	if err != nil {
 		return nil, fmt.Errorf("encode state: %w", err)
 	}
+	lines := [][]byte{head, orNull(s.Payload), orNull(s.Output)}
+	for _, line := range lines {
+		if bytes.IndexByte(line, '\n') >= 0 {
+			return nil, errors.New("encode state: a line of JSON has a newline in it")
+		}
+	}
+	body := bytes.Join(lines, []byte("\n"))
 	b := make([]byte, 0, headLen+len(body))
 	b = append(b, magic...)
 	b = binary.BigEndian.AppendUint32(b, Format)
@@ -100,15 +110,25 @@ func decode(data []byte, boot string) (*Saved, error) {
 	if checksum(data[:sumAt], body) != binary.BigEndian.Uint32(data[sumAt:]) {
 		return nil, fmt.Errorf("%w: checksum differs", ErrCorrupt)
 	}
-	s := new(Saved)
-	dec := json.NewDecoder(bytes.NewReader(body))
-	if err := dec.Decode(s); err != nil {
+	lines := bytes.Split(body, []byte("\n"))
+	if len(lines) != 3 {
+		return nil, fmt.Errorf("%w: %d lines instead of 3", ErrCorrupt, len(lines))
+	}
+	s := &Saved{Payload: lines[1], Output: lines[2]}
+	if err := json.Unmarshal(lines[0], s); err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrCorrupt, err)
 	}
 	if s.Header.BootID != boot {
 		return nil, fmt.Errorf("%w: %q, this is %q", ErrOtherBoot, s.Header.BootID, boot)
 	}
 	return s, nil
+}
+
+func orNull(line []byte) []byte {
+	if len(line) == 0 {
+		return []byte("null")
+	}
+	return line
 }
 
 func checksum(head, body []byte) uint32 {

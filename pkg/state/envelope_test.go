@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"os"
@@ -17,6 +18,7 @@ func sample() *Saved {
 		Header:  Header{BootID: testBoot, Version: "1.2.3"},
 		Files:   []File{{Name: "pidfd:web:0", FD: 7}, {Name: "netlink:proc", FD: 9}},
 		Payload: json.RawMessage(`{"entries":[{"name":"web","count":3}]}`),
+		Output:  json.RawMessage(`{"FIFOs":null}`),
 	}
 }
 
@@ -111,6 +113,16 @@ func TestRefused(t *testing.T) {
 	for i := range 4 {
 		notJSON[sumAt+i] = byte(sum >> (24 - 8*i))
 	}
+	// Two lines with a right checksum.
+	short := encoded(t, sample())
+	short[bytes.LastIndexByte(short, '\n')] = ' '
+	sum = checksum(short[:sumAt], short[headLen:])
+	for i := range 4 {
+		short[sumAt+i] = byte(sum >> (24 - 8*i))
+	}
+	if _, err := encode(&Saved{Payload: json.RawMessage("{\n}")}, testBoot); err == nil {
+		t.Error("a payload of two lines was taken")
+	}
 	other, err := encode(sample(), "another")
 	if err != nil {
 		t.Fatal(err)
@@ -126,6 +138,7 @@ func TestRefused(t *testing.T) {
 		"newer, moved":   {newer[:headLen+3], ErrNewer},
 		"format 0":       {zero, ErrCorrupt},
 		"huge length":    {huge, ErrTruncated},
+		"two lines":      {short, ErrCorrupt},
 		"no JSON object": {notJSON, ErrCorrupt},
 		"other boot":     {other, ErrOtherBoot},
 	} {

@@ -15,9 +15,12 @@ const Format = 1
 // Saved is one saved state. Its types are apart from the running ones: fields
 // get added, never renamed or given another meaning within one [Format].
 type Saved struct {
-	Header  Header          `json:"header"`
-	Files   []File          `json:"files,omitempty"` // set by Exec: the descriptors handed over
-	Payload json.RawMessage `json:"payload"`         // the supervisor's own; null when there is none
+	Header Header `json:"header"`
+	Files  []File `json:"files,omitempty"` // set by Exec: the descriptors handed over
+	// Payload is the supervisor's own and Output that of its output, each JSON
+	// in one line, taken and given as it is; null when there is none.
+	Payload json.RawMessage `json:"-"`
+	Output  json.RawMessage `json:"-"`
 }
 
 // Header says where a saved state is from.

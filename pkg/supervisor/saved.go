@@ -66,7 +66,7 @@ func saveSlot(s *fsm.SlotSnapshot) state.Slot {
 	out := state.Slot{
 		Slot: s.Slot, Incarnation: s.Incarnation, State: s.State.String(), Held: s.Held,
 		Pending: s.Pending, Live: s.Live, Tree: s.Tree, PID: s.PID,
-		Restart: s.Restart, RestartBy: s.RestartBy.String(), StopBy: s.StopBy.String(), Outcome: s.Outcome.String(), Kills: s.Kills,
+		Restart: s.Restart, RestartBy: unless(fsm.ByProcess, s.RestartBy), StopBy: unless(fsm.ByProcess, s.StopBy), Outcome: unless(fsm.Stopped, s.Outcome), Kills: s.Kills,
 		StartedAt: int64(s.StartedAt), StartedWall: s.StartedWall, ExitedAt: int64(s.ExitedAt),
 		StartFails: s.StartFails, Error: s.Error, Members: s.Members, Rolling: s.Rolling, Gen: s.Gen,
 	}
@@ -169,7 +169,7 @@ func (p *parser) slot(s *state.Slot) fsm.SlotSnapshot {
 		Slot: s.Slot, Incarnation: s.Incarnation, State: parse(p, "state", s.State, fsm.ParseState), Held: s.Held,
 		Pending: s.Pending, Live: s.Live, Tree: s.Tree, PID: s.PID,
 		Restart: s.Restart, RestartBy: p.initiator(s.RestartBy), StopBy: p.initiator(s.StopBy),
-		Outcome: parse(p, "state", s.Outcome, fsm.ParseState), Kills: s.Kills,
+		Outcome: p.outcome(s.Outcome), Kills: s.Kills,
 		StartedAt: fsm.Instant(s.StartedAt), StartedWall: s.StartedWall, ExitedAt: fsm.Instant(s.ExitedAt),
 		StartFails: s.StartFails, Error: s.Error, Members: s.Members, Rolling: s.Rolling, Gen: s.Gen,
 	}
@@ -190,6 +190,24 @@ func (p *parser) slot(s *state.Slot) fsm.SlotSnapshot {
 		}
 	}
 	return out
+}
+
+func (p *parser) outcome(word string) fsm.State {
+	if word == "" {
+		return fsm.Stopped
+	}
+	return parse(p, "state", word, fsm.ParseState)
+}
+
+// unless returns the word for a value, or none for the usual one.
+func unless[T interface {
+	comparable
+	String() string
+}](usual, v T) string {
+	if v == usual {
+		return ""
+	}
+	return v.String()
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -16,7 +16,6 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -41,7 +40,10 @@ type Options struct {
 	Serving   Serving
 	Handover  Handover
 	Clock     Clock
-	Log       *slog.Logger
+	// Moderation is the least time between two pictures, but for those that a
+	// command waits for: what a storm of exits would otherwise spend most on.
+	Moderation time.Duration
+	Log        *slog.Logger
 	// Missing says, in whole sentences, what this host or user cannot do.
 	Missing []string
 }
@@ -87,7 +89,10 @@ type Supervisor struct {
 	tokens    map[fsm.ID]spawn.Token
 	local     []fsm.Event // events that carrying out an action gave rise to
 	batch     []spawn.Event
-	unstarted []*child // starts that pkg/spawn was not asked for yet, in order
+	untold    bool        // something happened since the picture was published
+	toldAt    fsm.Instant // when it was
+	startedAt fsm.Instant // when a start was first asked for after that
+	unstarted []*child    // starts that pkg/spawn was not asked for yet, in order
 
 	picture     picture
 	publisher   publisher
@@ -171,13 +176,10 @@ func (s *Supervisor) Run() Outcome {
 	more := make(chan struct{})
 	close(more)
 	for s.outcome == nil {
-		if s.startSome() {
-			runtime.Gosched() // the spawner goes first: the picture can wait
-		}
-		s.publish()
-		s.Output.Flush()
-		if at, ok := s.machine.NextDeadline(); ok {
-			timer.Reset(max(0, at-s.Clock.Now()))
+		started := s.startSome()
+		s.untold = s.untold || started
+		if wait, ok := s.nextTurn(s.tell(started)); ok {
+			timer.Reset(wait)
 		} else {
 			timer.Stop()
 		}
@@ -198,6 +200,7 @@ func (s *Supervisor) Run() Outcome {
 			s.takeTestimony()
 		case <-again:
 		}
+		s.untold = true
 	}
 	if *s.outcome == Kept {
 		// No start may be under way that nobody would hear of.
@@ -208,6 +211,46 @@ func (s *Supervisor) Run() Outcome {
 	s.publish()
 	s.Output.Flush()
 	return *s.outcome
+}
+
+// tell publishes the picture and lets lines be printed, unless that was done
+// less than Options.Moderation ago; then, or when a start was asked for just
+// now and its outcome is about to come, it returns the instant at which it is
+// to be done. An exit and the start that follows are so told of together, and
+// the start, which the child's program waits for, goes first.
+func (s *Supervisor) tell(started bool) (due fsm.Instant) {
+	if !s.untold {
+		return 0
+	}
+	now := s.Clock.Now()
+	due = s.toldAt + s.Moderation
+	if started {
+		if s.startedAt < s.toldAt {
+			s.startedAt = now
+		}
+		due = max(due, s.startedAt+s.Moderation)
+	}
+	if now < due {
+		return due
+	}
+	s.publish()
+	s.Output.Flush()
+	s.toldAt, s.untold = now, false
+	return 0
+}
+
+// nextTurn returns how long the owner may wait for events, until the machine's
+// next deadline or the instant at which something is to be told, if there is
+// either.
+func (s *Supervisor) nextTurn(tell fsm.Instant) (time.Duration, bool) {
+	at, ok := s.machine.NextDeadline()
+	switch {
+	case !ok && tell == 0:
+		return 0, false
+	case !ok || tell != 0 && tell < at:
+		at = tell
+	}
+	return max(0, at-s.Clock.Now()), true
 }
 
 // step gives the machine an event and carries out what it answers, and then
