@@ -255,6 +255,8 @@ func (d *daemon) serve() error {
 	d.serving.stop()
 	if outcome == supervisor.Kept {
 		d.sayKept()
+	} else {
+		d.removePipes()
 	}
 	d.output.Print(logs.Record{Time: time.Now(), Text: "Bye.", Level: slog.LevelInfo, Msg: "ended"})
 	d.output.Close(time.Second)
@@ -263,6 +265,15 @@ func (d *daemon) serve() error {
 	}
 	os.Remove(d.lock.Name())
 	return nil
+}
+
+// removePipes leaves no pipe behind that nobody writes to any more.
+func (d *daemon) removePipes() {
+	for _, e := range d.sup.State().Entries {
+		for _, p := range e.Processes {
+			d.output.Remove(logs.Key{Entry: e.Name, Slot: p.Slot})
+		}
+	}
 }
 
 // obey acts on the signals that end the daemon.

@@ -12,7 +12,11 @@ import (
 
 // cloneArgs is struct clone_args of clone3(2) as of Linux 5.7.
 type cloneArgs struct {
-	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+	flags, pidfd uint64
+	_, _         uint64 // child_tid, parent_tid
+	exitSignal   uint64
+	_, _, _      uint64 // stack, stack_size, tls
+	_, _, _      uint64 // set_tid, set_tid_size, cgroup
 }
 
 // step is one system call of the child. An error ends the child. Its layout is

@@ -77,8 +77,9 @@ type Status struct {
 	// its descendants that were waited for.
 	UserTime, SystemTime time.Duration
 	// MaxRSS is the largest resident set, in bytes, of the process or of one of
-	// those descendants. It begins at what the program had at its start: Linux
-	// counts the image before execve(2) in.
+	// those descendants, or 0 if that is not known: Linux counts the image
+	// before execve(2) in, which is the caller's, and so tells nothing of a
+	// process that stayed below that.
 	MaxRSS int64
 }
 

@@ -49,7 +49,10 @@ func status(info *siginfo, ru *unix.Rusage) Status {
 		Known:      true,
 		UserTime:   time.Duration(ru.Utime.Nano()),
 		SystemTime: time.Duration(ru.Stime.Nano()),
-		MaxRSS:     int64(ru.Maxrss) * 1024, // the kernel counts KiB
+	}
+	var own unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &own) == nil && ru.Maxrss > own.Maxrss {
+		st.MaxRSS = int64(ru.Maxrss) * 1024 // the kernel counts KiB
 	}
 	switch info.code {
 	case cldExited:

@@ -34,7 +34,6 @@ type edge struct {
 	procs    map[spawn.Token]*process
 	nextPID  int
 	paused   bool
-	deferred []spawn.Token
 	fail     map[string]error // program → why it cannot start
 	stubborn bool             // processes ignore all but SIGKILL
 	printed  []string

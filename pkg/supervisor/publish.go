@@ -185,8 +185,10 @@ func exitRecord(x *fsm.Exit) *view.Exit {
 		r.Signal = signalName(x.Signal)
 	}
 	if x.UsageSet {
-		cpu, rss := (x.User + x.Sys).Seconds(), x.MaxRSS
-		r.CPUSeconds, r.MaxRSSBytes = &cpu, &rss
+		r.CPUSeconds = ptr((x.User + x.Sys).Seconds())
+	}
+	if x.MaxRSS > 0 {
+		r.MaxRSSBytes = ptr(x.MaxRSS)
 	}
 	return r
 }

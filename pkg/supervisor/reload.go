@@ -81,7 +81,8 @@ func (s *Supervisor) Reload(ctx context.Context) (*view.Diff, error) {
 	case <-ctx.Done():
 		return nil, view.Errorf(view.Unavailable, "another reload is under way")
 	}
-	next, diff, err := s.preflight(ctx)
+	// Whoever asked may have gone; the reload goes on.
+	next, diff, err := s.preflight(context.WithoutCancel(ctx))
 	if err != nil {
 		<-s.reloading
 		s.refuseReload(err)

@@ -28,6 +28,7 @@ func (s *Supervisor) Scrape(out OutputCounts) *view.State {
 	d.ProcEventsLost = s.Witness.lost.Load()
 	d.ProcResyncs = s.Witness.resyncs.Load()
 	d.ExitDetection = s.Witness.delays.view()
+	d.IgnoredEvents = s.counts.ignored.Load()
 	d.EventQueueLength = int(s.counts.queueLength.Load())
 	d.OutputDropped = out.Stats().Dropped
 	entries := make([]*view.Entry, len(st.Entries))

@@ -300,6 +300,7 @@ func (s *Supervisor) ConfigChanged() bool {
 
 // publish makes what changed visible.
 func (s *Supervisor) publish() {
+	s.counts.ignored.Store(s.machine.Ignored())
 	c := s.machine.TakeChanges()
 	if len(c.Entries) == 0 && len(c.Removed) == 0 && !s.significant {
 		return
