@@ -104,8 +104,9 @@ const wakeID = 0
 var ErrClosed = errors.New("spawn: pool is closed")
 
 // New makes a Pool and starts its goroutines. The caller should have room for
-// Options.Spawners further threads: see Prewarm, and let GOMAXPROCS be the
-// number of CPUs plus Options.Spawners.
+// Options.Spawners further threads: see Prewarm. Only where starts fall back to
+// syscall.ForkExec, whose vfork keeps its P, would GOMAXPROCS have to be larger
+// by Options.Spawners than Go makes it.
 func New(o Options) (*Pool, error) { return newPool(o, nil) }
 
 // newPool is New with a hook that changes the Pool before it is used.
