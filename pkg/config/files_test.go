@@ -113,7 +113,7 @@ func TestNotAFile(t *testing.T) {
 
 func TestUnreadableIncludeIsNotEmpty(t *testing.T) {
 	if os.Geteuid() == 0 {
-		t.Skip("needs a user other than root: root reads every directory")
+		t.Skip("needs a plain user: root reads every directory")
 	}
 	dir := write(t, map[string]string{"main.yaml": "include: [d/*.yaml]\nentries: {}\n", "d/": ""})
 	if err := os.Chmod(filepath.Join(dir, "d"), 0); err != nil {

@@ -70,6 +70,7 @@ func (h *harness) add(k Key) *os.File {
 // lines reads n lines.
 func (h *harness) lines(n int) []string {
 	h.t.Helper()
+	h.Flush()
 	h.read.SetReadDeadline(time.Now().Add(20 * time.Second))
 	buf := make([]byte, 64<<10)
 	for strings.Count(h.got, "\n") < n {

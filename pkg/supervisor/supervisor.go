@@ -142,6 +142,7 @@ func newSupervisor(o Options, m *fsm.Machine) *Supervisor {
 		requests:  make(chan request),
 		reloading: make(chan struct{}, 1),
 		ended:     make(chan struct{}),
+		untold:    true,
 	}
 	o.Witness.look = o.Processes.Look
 	now := o.Clock.Wall()
