@@ -98,6 +98,8 @@ entries:
 	if s.Daemon.ProcConnector.Up != connector {
 		t.Errorf("the connector: %+v", s.Daemon.ProcConnector)
 	}
+	// The bell may be heard before the picture that tells of the last exits.
+	s = d.await("every exit", func(s *state) bool { return s.entry("a").Exits >= uint64(last*slots) })
 	if e := s.entry("a"); e.Exits != uint64(last*slots) {
 		t.Errorf("%d exits, want %d", e.Exits, last*slots)
 	}
