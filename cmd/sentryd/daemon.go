@@ -24,7 +24,7 @@ import (
 
 // spawners is the number of threads that start children, each of which sleeps
 // in vfork until its child has called execve.
-const spawners = 2
+const spawners = 3
 
 // spareThreads are made at start and kept: Go aborts when it cannot make one
 // later, in a host whose pids are used up.
