@@ -72,12 +72,9 @@ func (d *daemon) run() error {
 	inherited, inheritErr := state.Inherit()
 	var saved *state.Daemon
 	if inherited != nil && inherited.Saved != nil {
-		saved = new(state.Daemon)
-		if err := json.Unmarshal(inherited.Saved.Payload, saved); err != nil {
-			inheritErr, saved = errors.Join(inheritErr, err), nil
-		} else {
-			saved.Output = inherited.Saved.Output
-		}
+		var err error
+		saved, err = inherited.Saved.Daemon()
+		inheritErr = errors.Join(inheritErr, err)
 	}
 	cfg, err := d.load(saved)
 	if err != nil {
@@ -109,11 +106,7 @@ func (d *daemon) load(saved *state.Daemon) (*config.Config, error) {
 	if saved == nil {
 		return config.Load(d.config, loadOptions())
 	}
-	var sources []config.Source
-	for _, s := range saved.Checked {
-		sources = append(sources, config.Source{Path: s.Path, Data: s.Data})
-	}
-	return config.Parse(saved.Config, sources)
+	return supervisor.CheckedConfig(saved)
 }
 
 // loadOptions has root insist that its configuration is root's own.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -84,7 +83,7 @@ func (d *daemon) Preflight(ctx context.Context, saved *state.Daemon) error {
 	if d.tried, err = fingerprintOf(d.binary); err != nil {
 		return err
 	}
-	s, err := envelope(saved, d.version)
+	s, err := saved.Saved(d.version)
 	if err != nil {
 		return err
 	}
@@ -97,7 +96,7 @@ func (d *daemon) Preflight(ctx context.Context, saved *state.Daemon) error {
 
 // Exec replaces this image by the binary. It returns only when that failed.
 func (d *daemon) Exec(saved *state.Daemon, files []state.File) error {
-	s, err := envelope(saved, d.version)
+	s, err := saved.Saved(d.version)
 	if err != nil {
 		return err
 	}
@@ -159,14 +158,6 @@ func (d *daemon) sameAsTried() error {
 	return err
 }
 
-func envelope(saved *state.Daemon, version string) (*state.Saved, error) {
-	payload, err := json.Marshal(saved)
-	if err != nil {
-		return nil, fmt.Errorf("encode the state: %w", err)
-	}
-	return &state.Saved{Header: state.Header{Version: version}, Payload: payload, Output: saved.Output}, nil
-}
-
 // newCheckStateCommand is the other side of a preflight: it says whether this
 // program can go on from the state in descriptor 3.
 func newCheckStateCommand() *cobra.Command {
@@ -177,11 +168,11 @@ func newCheckStateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var saved state.Daemon
-			if err := json.Unmarshal(s.Payload, &saved); err != nil {
-				return fmt.Errorf("check-state: %w", err)
+			saved, err := s.Daemon()
+			if err != nil {
+				return err
 			}
-			if err := supervisor.CheckState(&saved); err != nil {
+			if err := supervisor.CheckState(saved); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), state.PreflightOK)

@@ -1,6 +1,10 @@
 package state
 
-import "time"
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
 
 // Daemon is everything that a daemon hands to the image that goes on after it.
 // These types are the saved form and nothing else: they change only by adding
@@ -28,6 +32,25 @@ type Daemon struct {
 	// Output is what pkg/logs hands over, JSON in its own form. It travels
 	// beside the rest.
 	Output []byte `json:"-"`
+}
+
+// Saved returns d in the form that is handed over by a program of that version.
+func (d *Daemon) Saved(version string) (*Saved, error) {
+	payload, err := json.Marshal(d)
+	if err != nil {
+		return nil, fmt.Errorf("encode the state: %w", err)
+	}
+	return &Saved{Header: Header{Version: version}, Payload: payload, Output: d.Output}, nil
+}
+
+// Daemon is the inverse of [Daemon.Saved].
+func (s *Saved) Daemon() (*Daemon, error) {
+	d := new(Daemon)
+	if err := json.Unmarshal(s.Payload, d); err != nil {
+		return nil, fmt.Errorf("decode the state: %w", err)
+	}
+	d.Output = s.Output
+	return d, nil
 }
 
 // Source is a configuration file as it was read.

@@ -193,6 +193,12 @@ func Resume(o Options, saved *state.Daemon, files map[string]int) (*Supervisor, 
 	return s, nil
 }
 
+// CheckedConfig returns the configuration that was checked before the re-exec,
+// and that Resume is to go on with.
+func CheckedConfig(saved *state.Daemon) (*config.Config, error) {
+	return config.Parse(saved.Config, loadSources(saved.Checked))
+}
+
 // CheckState reports whether Resume could go on with a state, for a preflight.
 func CheckState(saved *state.Daemon) error {
 	if err := checkMachine(&saved.Machine); err != nil {

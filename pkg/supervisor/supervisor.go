@@ -17,7 +17,6 @@ import (
 	"context"
 	"log/slog"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/sentryd/sentryd/pkg/config"
@@ -26,7 +25,8 @@ import (
 	"github.com/sentryd/sentryd/pkg/view"
 )
 
-// Options are what a Supervisor is made of. All but Connector are required.
+// Options are what a Supervisor is made of. All but Moderation and Missing are
+// required.
 type Options struct {
 	Identity Identity
 	Config   *config.Config
@@ -102,7 +102,6 @@ type Supervisor struct {
 	requests     chan request
 	reloading    chan struct{} // holds a token while a reload is under way
 	ended        chan struct{} // closed when Run has returned for good
-	endOnce      sync.Once
 	outcome      *Outcome
 	paused       bool // spawning is stopped for a re-exec
 	prevReexecAt *time.Time
@@ -169,9 +168,10 @@ func (s *Supervisor) publishFirst() {
 	s.publish()
 }
 
-// Run is the owner goroutine: it returns when the daemon is to end.
+// Run is the owner goroutine: it returns when the daemon is to end. Call it
+// once.
 func (s *Supervisor) Run() Outcome {
-	defer s.endOnce.Do(func() { close(s.ended) })
+	defer close(s.ended)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	more := make(chan struct{})
