@@ -23,6 +23,9 @@ type fakeDaemon struct {
 	state   *view.State
 	changed chan struct{}
 	calls   []string
+	events  []view.Event // numbered from 1
+
+	endAtRest bool // end once somebody waits for an event
 
 	diff    *view.Diff
 	err     error                            // of every command
@@ -127,6 +130,19 @@ func (d *fakeDaemon) Wait(ctx context.Context, after uint64) *view.State {
 		}
 	}
 }
+
+func (d *fakeDaemon) Events(ctx context.Context, seq uint64) ([]view.Event, uint64) {
+	if seq < uint64(len(d.events)) {
+		return d.events[seq:], 0
+	}
+	if d.endAtRest {
+		go d.end()
+	}
+	<-ctx.Done()
+	return nil, 0
+}
+
+func (d *fakeDaemon) LastEvent() uint64 { return uint64(len(d.events)) }
 
 func (d *fakeDaemon) Scale(_ context.Context, entry string, count int) (uint64, error) {
 	return d.call("scale %s %d", entry, count)

@@ -203,21 +203,39 @@ func wasCut(err error) bool {
 }
 
 func do[T any](ctx context.Context, c *Client, method, path string, body any) (*T, error) {
-	var payload io.Reader
+	var payload []byte
+	header := make(http.Header)
 	if body != nil {
-		b, err := json.Marshal(body)
-		if err != nil {
+		var err error
+		if payload, err = json.Marshal(body); err != nil {
 			return nil, err
 		}
-		payload = bytes.NewReader(b)
+		header.Set("Content-Type", jsonType)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, payload)
+	resp, err := c.open(ctx, method, path, payload, header)
 	if err != nil {
 		return nil, err
 	}
-	if body != nil {
-		req.Header.Set("Content-Type", jsonType)
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("read the answer to %s %s: %w", method, path, err)
 	}
+	v := new(T)
+	if err := json.Unmarshal(answer, v); err != nil {
+		return nil, fmt.Errorf("decode the answer to %s %s: %w", method, path, err)
+	}
+	return v, nil
+}
+
+// open sends a request and returns the answer, whose body the caller closes, or
+// an *Error for one that says no.
+func (c *Client) open(ctx context.Context, method, path string, payload []byte, header http.Header) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(payload))
+	if err != nil {
+		return nil, err
+	}
+	req.Header = header
 	resp, err := c.http.Do(req)
 	if err != nil {
 		// The URL of a *url.Error says nothing to someone who typed a command.
@@ -230,19 +248,15 @@ func do[T any](ctx context.Context, c *Client, method, path string, body any) (*
 		}
 		return nil, err
 	}
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
+	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return nil, fmt.Errorf("read the answer to %s %s: %w", method, path, err)
 	}
-	if resp.StatusCode/100 != 2 {
-		return nil, asError(resp, answer)
-	}
-	v := new(T)
-	if err := json.Unmarshal(answer, v); err != nil {
-		return nil, fmt.Errorf("decode the answer to %s %s: %w", method, path, err)
-	}
-	return v, nil
+	return nil, asError(resp, answer)
 }
 
 // asError makes an *Error of an answer that says so, problem or not.

@@ -200,15 +200,16 @@ func parseQuery(r *http.Request, known ...string) (query, error) {
 	return q, nil
 }
 
-// version reads a version of the state; absent is false.
-func (q query) version(name string) (v uint64, given bool, err error) {
+// number reads a version of the state or the number of an event; absent is
+// false.
+func (q query) number(name string) (v uint64, given bool, err error) {
 	s, given := q[name]
 	if !given {
 		return 0, false, nil
 	}
 	v, err = strconv.ParseUint(s, 10, 64)
 	if err != nil || strconv.FormatUint(v, 10) != s {
-		return 0, true, problemf(http.StatusBadRequest, "%s must be a version, in decimal digits", name)
+		return 0, true, problemf(http.StatusBadRequest, "%s must be a number in decimal digits", name)
 	}
 	return v, true, nil
 }

@@ -32,6 +32,7 @@ type fakeSupervisor struct {
 	waiting chan struct{} // told of each Wait that has to wait
 	after   func()        // runs once a command is done
 	busy    bool          // another reload is under way, until ctx ends
+	events  []view.Event  // numbered from 1
 }
 
 func newFake() *fakeSupervisor {
@@ -93,6 +94,43 @@ func (f *fakeSupervisor) Wait(ctx context.Context, after uint64) *view.State {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// happen adds an event.
+func (f *fakeSupervisor) happen(kind string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.events = append(f.events, view.Event{Seq: uint64(len(f.events)) + 1, Kind: kind, Entry: "dummy"})
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// Events forgets those with an even number, when they are asked for late.
+func (f *fakeSupervisor) Events(ctx context.Context, seq uint64) ([]view.Event, uint64) {
+	for {
+		f.mu.Lock()
+		events, changed := f.events, f.changed
+		f.mu.Unlock()
+		switch n := uint64(len(events)); {
+		case seq+1 < n && seq%2 == 1:
+			return events[seq+1:], 1
+		case seq < n:
+			return events[seq:], 0
+		case ctx.Err() != nil:
+			return nil, 0
+		}
+		f.waiting <- struct{}{}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (f *fakeSupervisor) LastEvent() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return uint64(len(f.events))
 }
 
 func (f *fakeSupervisor) command(format string, args ...any) (uint64, error) {

@@ -25,6 +25,11 @@ type Supervisor interface {
 	// Wait returns the first picture whose version is above after, or the
 	// present one when ctx ends.
 	Wait(ctx context.Context, after uint64) *view.State
+	// Events returns the next events after the one numbered seq, and before them
+	// how many there were that are not kept any more. It waits for one until ctx
+	// ends. LastEvent is the number of the last one.
+	Events(ctx context.Context, seq uint64) (events []view.Event, missed uint64)
+	LastEvent() uint64
 
 	Scale(ctx context.Context, entry string, count int) (version uint64, err error)
 	// Start, Stop, Restart and Signal act on one slot, or on AllSlots.

@@ -62,7 +62,7 @@ func (s *Server) stateAfter(r *http.Request) (*view.State, error) {
 	if err != nil {
 		return nil, err
 	}
-	after, given, err := q.version("after")
+	after, given, err := q.number("after")
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,9 @@ type Daemon struct {
 	StartedWall  int64    `json:"started_wall"`
 	ReexecedWall int64    `json:"reexeced_wall,omitempty"` // 0 before the first
 	Reexecs      uint64   `json:"reexecs"`
-	Version      uint64   `json:"version"` // of the published state
+	Version      uint64   `json:"version"`          // of the published state
+	Seq          uint64   `json:"seq,omitempty"`    // of the last event
+	Events       []Event  `json:"events,omitempty"` // the last ones
 
 	// Applied is the configuration that the machine works by; Checked is the
 	// one to go on with.

@@ -58,8 +58,10 @@ func (s *Supervisor) carryOut(actions []fsm.Action) (refusal *view.Error) {
 				s.forget(t)
 			}
 		case fsm.Started:
+			s.tellStarted(a)
 			s.Output.Begin(s.record(a.ID, a.PID, a.Wall, "Started at %d.", "started"))
 		case fsm.Ended:
+			s.tellEnded(a)
 			s.printEnd(a)
 		case fsm.SlotGone:
 			s.Output.Remove(logs.Key{Entry: a.Entry, Slot: a.Slot})

@@ -45,6 +45,7 @@ func (s *Supervisor) saved(next *config.Config) *state.Daemon {
 		Machine: saveMachine(s.machine.Snapshot()), Counters: s.saveCounters(),
 		Reload: state.Reload{Wall: d.LastReload.At.UnixNano(), OK: d.LastReload.OK, Error: d.LastReload.Error, SuccessWall: wall(d.LastReload.SuccessAt)},
 	}
+	out.Seq, out.Events = s.saveEvents()
 	return out
 }
 
@@ -174,6 +175,7 @@ func Resume(o Options, saved *state.Daemon, files map[string]int) (*Supervisor, 
 	s.prevReexecAt = state.Time(saved.ReexecedWall)
 	d.Reexecs, d.ReexecedAt = saved.Reexecs+1, &now
 	s.publisher.version = saved.Version
+	s.history.restore(saved.Seq, loadEvents(saved.Events))
 	s.loadCounters(&saved.Counters)
 	s.counts.reexec(resultOK)
 
@@ -189,6 +191,7 @@ func Resume(o Options, saved *state.Daemon, files map[string]int) (*Supervisor, 
 	s.step(fsm.Configure{Entries: machineEntries(o.Config), Restart: restart})
 	s.paused = false
 	s.reissue(pendingStarts(snap))
+	s.tellDaemon(view.EventReloaded, "")
 	s.publishFirst()
 	return s, nil
 }

@@ -124,6 +124,7 @@ func (s *Supervisor) refuseReload(err error) {
 	}
 	s.Log.Error("reload refused, going on as before", "error", err)
 	s.ask(context.Background(), func() {
+		s.tellDaemon(view.EventReloadRefused, err.Error())
 		last := &s.publisher.daemon.LastReload
 		*last = view.Reload{At: s.Clock.Wall(), Error: err.Error(), SuccessAt: last.SuccessAt}
 		s.significant = true

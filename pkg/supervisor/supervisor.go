@@ -94,6 +94,7 @@ type Supervisor struct {
 	startedAt fsm.Instant // when a start was first asked for after that
 	unstarted []*child    // starts that pkg/spawn was not asked for yet, in order
 
+	history     history
 	picture     picture
 	publisher   publisher
 	significant bool // something of the daemon itself changed since the last picture

@@ -1,0 +1,82 @@
+package supervisor
+
+import (
+	"time"
+
+	"github.com/sentryd/sentryd/pkg/state"
+	"github.com/sentryd/sentryd/pkg/supervisor/fsm"
+	"github.com/sentryd/sentryd/pkg/view"
+)
+
+// This file is where what the machine did becomes events for those who follow
+// them.
+
+// happened tells of an incarnation.
+func (s *Supervisor) happened(kind string, id fsm.ID, at time.Time, more func(*view.Event)) {
+	e := view.Event{At: at, Kind: kind, Entry: id.Entry, Slot: ptr(id.Slot), Incarnation: id.Incarnation}
+	if more != nil {
+		more(&e)
+	}
+	s.history.add(e)
+}
+
+func (s *Supervisor) tellStarted(a fsm.Started) {
+	s.happened(view.EventStarted, a.ID, time.Unix(0, a.Wall), func(e *view.Event) { e.PID = a.PID })
+}
+
+func (s *Supervisor) tellEnded(a fsm.Ended) {
+	kind := view.EventExited
+	if a.Exit.Reason == fsm.ReasonStartFailed {
+		kind = view.EventStartFailed
+	}
+	s.happened(kind, a.ID, time.Unix(0, a.Exit.Wall), func(e *view.Event) {
+		e.PID, e.Exit = a.Exit.PID, exitRecord(a.Exit)
+	})
+}
+
+// tellDaemon tells of the daemon itself.
+func (s *Supervisor) tellDaemon(kind, message string) {
+	s.history.add(view.Event{At: s.Clock.Wall(), Kind: kind, Message: message})
+}
+
+// handedOver is how many events the next image is told, for readers that the
+// re-exec cut off. More would lengthen it.
+const handedOver = 128
+
+func (s *Supervisor) saveEvents() (seq uint64, events []state.Event) {
+	seq, last := s.history.last(handedOver)
+	for i := range last {
+		e := &last[i]
+		out := state.Event{
+			Seq: e.Seq, Wall: e.At.UnixNano(), Kind: e.Kind, Entry: e.Entry, Slot: e.Slot, Incarnation: e.Incarnation,
+			PID: e.PID, NextWall: wall(e.NextStartAt), Count: e.Count, Initiator: e.Initiator, Message: e.Message,
+		}
+		if x := e.Exit; x != nil {
+			out.Exit = &state.EventExit{
+				Reason: x.Reason, Code: x.Code, Signal: x.Signal, Core: x.Core, OOM: x.OOM, Initiator: x.Initiator,
+				Error: x.Error, UptimeMS: x.UptimeMS, CPUSeconds: x.CPUSeconds, MaxRSSBytes: x.MaxRSSBytes,
+			}
+		}
+		events = append(events, out)
+	}
+	return seq, events
+}
+
+func loadEvents(saved []state.Event) (events []view.Event) {
+	for i := range saved {
+		e := &saved[i]
+		out := view.Event{
+			Seq: e.Seq, At: time.Unix(0, e.Wall), Kind: e.Kind, Entry: e.Entry, Slot: e.Slot, Incarnation: e.Incarnation,
+			PID: e.PID, NextStartAt: state.Time(e.NextWall), Count: e.Count, Initiator: e.Initiator, Message: e.Message,
+		}
+		if x := e.Exit; x != nil {
+			out.Exit = &view.Exit{
+				At: out.At, PID: e.PID, Incarnation: e.Incarnation,
+				Reason: x.Reason, Code: x.Code, Signal: x.Signal, Core: x.Core, OOM: x.OOM, Initiator: x.Initiator,
+				Error: x.Error, UptimeMS: x.UptimeMS, CPUSeconds: x.CPUSeconds, MaxRSSBytes: x.MaxRSSBytes,
+			}
+		}
+		events = append(events, out)
+	}
+	return events
+}
