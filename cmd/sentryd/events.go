@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os/signal"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/sentryd/sentryd/pkg/api"
 	"github.com/sentryd/sentryd/pkg/view"
@@ -18,7 +20,7 @@ import (
 const lastEvents = 10
 
 func newEventsCommand(c *cli) *cobra.Command {
-	output, follow := "", false
+	output, follow, all := "", false, false
 	cmd := &cobra.Command{
 		Use:   "events [NAME...]",
 		Short: "Show what has happened to entries, and what happens",
@@ -26,11 +28,24 @@ func newEventsCommand(c *cli) *cobra.Command {
 --follow the last ten and then each as it happens, over reloads, until the daemon
 ends. With names only theirs.
 
-The columns are the time, the slot or entry ("-" is the daemon), the pid, what
+With --all every fork, exec and exit on this host is shown instead, as the
+kernel tells of them, until interrupted; no daemon is needed. The columns are
+then the time, what happened, the pid, the parent's, and of an exit how long the
+process lived and its code or signal ("+" with a core dump), and the command.
+
+Otherwise the columns are the time, the slot or entry ("-" is the daemon), the pid, what
 happened, and more about it.`,
 		RunE: c.do(func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(output); err != nil {
 				return err
+			}
+			if all {
+				if len(args) > 0 {
+					return usagef("--all shows every process, not those of a NAME")
+				}
+				ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
+				defer stop()
+				return c.hostEvents(ctx, output)
 			}
 			client, err := c.connect()
 			if err != nil {
@@ -47,6 +62,7 @@ happened, and more about it.`,
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json: an object a line, as GET /v1/events sends them")
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the daemon ends")
+	cmd.Flags().BoolVar(&all, "all", false, "every process of this host")
 	return cmd
 }
 
