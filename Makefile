@@ -65,6 +65,10 @@ integration: build ## test bin/sentryd with real programs, as root as far as roo
 bench: build ## compare with a bare loop in C and with the peers that are installed
 	go run ./bench $(BENCHFLAGS)
 
+.PHONY: survive
+survive: build ## print what becomes of a program when its supervisor gets SIGKILL: sentryd and the peers that are installed
+	go run ./bench -survive -sentryd bin/sentryd
+
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (20s)
 	@for pkg in $$(go list ./...); do \

@@ -42,6 +42,7 @@ type options struct {
 	sentryd   string
 	dinit     string
 	json      string
+	survive   bool
 	verbose   bool
 }
 
@@ -74,6 +75,7 @@ func parse(args []string) (*options, error) {
 	f.StringVar(&o.sentryd, "sentryd", "", "the sentryd binary to measure (default: built from this tree)")
 	f.StringVar(&o.dinit, "dinit", "dinit", "the dinit binary, a path or looked up in PATH")
 	f.StringVar(&o.json, "json", "", "also write all figures to this `file`")
+	f.BoolVar(&o.survive, "survive", false, "instead: what becomes of a program whose supervisor gets SIGKILL and is started again")
 	f.BoolVar(&o.verbose, "v", false, "print each figure as it comes")
 	f.Usage = func() {
 		fmt.Fprintf(f.Output(), "usage: go run ./bench [flags]\n\nscenarios: %s\n\n", strings.Join(scenarioNames(), " "))
@@ -113,6 +115,9 @@ func run(ctx context.Context, o *options) (err error) {
 	}
 	defer r.close()
 
+	if o.survive {
+		return surviveAll(ctx, r)
+	}
 	rep := newReport(o, r)
 	rep.printHead()
 	failed := 0

@@ -31,6 +31,11 @@ type process struct {
 // start runs argv in dir with a bare environment. Its standard input is
 // /dev/null; its standard error, and its output if keep is set, go to a file.
 func start(dir, name string, keep bool, argv ...string) (*process, error) {
+	return startEnv(dir, name, keep, nil, argv...)
+}
+
+// startEnv is start with a further environment.
+func startEnv(dir, name string, keep bool, env []string, argv ...string) (*process, error) {
 	p := &process{name: name, program: argv[0], pidfd: -1, output: filepath.Join(dir, "output"), ended: make(chan struct{})}
 	out, err := os.OpenFile(p.output, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
@@ -40,6 +45,7 @@ func start(dir, name string, keep bool, argv ...string) (*process, error) {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "LC_ALL=C"}
+	cmd.Env = append(cmd.Env, env...)
 	cmd.Stderr = out
 	if keep {
 		cmd.Stdout = out

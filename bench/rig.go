@@ -24,6 +24,7 @@ type rig struct {
 	verbose    bool
 	children   int    // in the scenarios of many
 	bin        string // directory of the built programs
+	sentryd    string // the binary under test
 	run        string // directory of the instances, on a tmpfs where there is one, as /run is
 	contenders []*contender
 	instances  int
@@ -65,6 +66,7 @@ func newRig(ctx context.Context, o *options) (_ *rig, err error) {
 			return nil, err
 		}
 	}
+	r.sentryd = sentryd
 	for _, c := range r.allContenders(sentryd, o.dinit) {
 		if o.only.MatchString(c.name) {
 			r.contenders = append(r.contenders, c)
