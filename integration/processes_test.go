@@ -82,10 +82,14 @@ func (d *daemon) kill(pid int, s unix.Signal) bool {
 		return false
 	}
 	defer unix.Close(fd)
-	if pid == d.pid || !hasMark(pid, d.mark) {
-		return false
+	// A process that is being executed has left sentryd's memory, and so counts as
+	// started, a moment before its environment can be read.
+	for p := (proc{pid, fd}); !hasMark(pid, d.mark); {
+		if env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); err != nil || len(env) > 0 || p.gone(0) {
+			return false
+		}
 	}
-	return unix.PidfdSendSignal(fd, s, nil, 0) == nil
+	return pid != d.pid && unix.PidfdSendSignal(fd, s, nil, 0) == nil
 }
 
 // open returns a pidfd of each of these processes, which have to be the

@@ -63,6 +63,14 @@ func (s *Supervisor) carryOut(actions []fsm.Action) (refusal *view.Error) {
 		case fsm.Ended:
 			s.tellEnded(a)
 			s.printEnd(a)
+		case fsm.Entered:
+			s.tellEntered(a)
+		case fsm.Scaled:
+			s.tellEntry(view.EventScaled, a.Entry, func(e *view.Event) { e.Count, e.Initiator = ptr(a.Count), a.By.String() })
+		case fsm.EntryAdded:
+			s.tellEntry(view.EventAdded, a.Entry, nil)
+		case fsm.EntryGone:
+			s.tellEntry(view.EventRemoved, a.Entry, nil)
 		case fsm.SlotGone:
 			s.Output.Remove(logs.Key{Entry: a.Entry, Slot: a.Slot})
 		case fsm.Refused:

@@ -34,6 +34,37 @@ func (s *Supervisor) tellEnded(a fsm.Ended) {
 	})
 }
 
+// entered are the states that are told of when a slot gets there. That it runs is
+// told as a start, with its pid.
+var entered = map[fsm.State]string{
+	fsm.Stopping: view.EventStopping, fsm.Stopped: view.EventStopped, fsm.Backoff: view.EventBackoff,
+	fsm.Finished: view.EventFinished, fsm.Failed: view.EventFailed,
+}
+
+func (s *Supervisor) tellEntered(a fsm.Entered) {
+	kind := entered[a.State]
+	if kind == "" || a.State == fsm.Backoff && a.Next <= s.Clock.Now() {
+		return // or it is left at once
+	}
+	s.happened(kind, a.ID, s.Clock.Wall(), func(e *view.Event) {
+		switch {
+		case a.State == fsm.Backoff:
+			e.NextStartAt = ptr(s.publisher.wallAt(a.Next))
+		case a.State == fsm.Stopping:
+			e.Initiator = a.By.String()
+		}
+	})
+}
+
+// tellEntry tells of a whole entry.
+func (s *Supervisor) tellEntry(kind, entry string, more func(*view.Event)) {
+	e := view.Event{At: s.Clock.Wall(), Kind: kind, Entry: entry}
+	if more != nil {
+		more(&e)
+	}
+	s.history.add(e)
+}
+
 // tellDaemon tells of the daemon itself.
 func (s *Supervisor) tellDaemon(kind, message string) {
 	s.history.add(view.Event{At: s.Clock.Wall(), Kind: kind, Message: message})

@@ -43,6 +43,28 @@ type Ended struct {
 	Exit *Exit
 }
 
+// Entered reports that a slot is in another state, for people.
+type Entered struct {
+	ID    ID
+	State State
+	By    Initiator // of Stopping: who asked for it
+	Next  Instant   // of Backoff: when the next start is due
+}
+
+// Scaled reports that another number of slots is wanted, for people.
+type Scaled struct {
+	Entry string
+	Count int
+	By    Initiator
+}
+
+// EntryAdded reports a new entry, for people.
+type EntryAdded struct{ Entry string }
+
+// EntryGone reports that an entry and the last of its slots are no more, for
+// people.
+type EntryGone struct{ Entry string }
+
 // SlotGone says that a slot no longer exists.
 type SlotGone struct {
 	Entry string
@@ -69,11 +91,15 @@ const (
 // Done says that a Shutdown is complete: nothing runs and nothing is pending.
 type Done struct{}
 
-func (Spawn) action()    {}
-func (Send) action()     {}
-func (Release) action()  {}
-func (Started) action()  {}
-func (Ended) action()    {}
-func (SlotGone) action() {}
-func (Refused) action()  {}
-func (Done) action()     {}
+func (Spawn) action()      {}
+func (Send) action()       {}
+func (Release) action()    {}
+func (Started) action()    {}
+func (Ended) action()      {}
+func (Entered) action()    {}
+func (Scaled) action()     {}
+func (EntryAdded) action() {}
+func (EntryGone) action()  {}
+func (SlotGone) action()   {}
+func (Refused) action()    {}
+func (Done) action()       {}

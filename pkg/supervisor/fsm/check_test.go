@@ -16,6 +16,9 @@ func (w *world) check() {
 		if mo == nil {
 			w.fatalf("%s is still there", e.Name)
 		}
+		if count, ok := w.counts[e.Name]; !ok || count != e.count && !e.removed {
+			w.fatalf("%s has %d slots wanted, reported were %d (%v)", e.Name, e.count, count, ok)
+		}
 		var states [numStates]int
 		live, desired, present := uint64(0), 0, 0
 		for n, s := range e.slots {
@@ -73,6 +76,10 @@ func (w *world) checkSlot(s *slot, mo *entryModel) {
 	ss := s.snapshot()
 	if err := ss.check(); err != nil {
 		w.fatalf("%v: %v", s.id(), err)
+	}
+	shown := w.shown[slotName(s.e.Name, s.n)]
+	if shown.State != s.state || s.state == Backoff && shown.Next != s.deadline {
+		w.fatalf("%v is %v, and was reported as %+v", s.id(), s.state, shown)
 	}
 	want := mo.slots[s.n]
 	wanted := w.model.wanted(mo, s.n)

@@ -11,6 +11,7 @@ func (m *Machine) configure(ev Configure) {
 		listed[spec.Name] = true
 		e := m.entries[spec.Name]
 		if e == nil {
+			m.act(EntryAdded{Entry: spec.Name})
 			m.setCount(m.addEntry(spec), spec.Count, ByReload)
 			continue
 		}
@@ -46,6 +47,7 @@ func (m *Machine) reconfigure(e *entry, spec Entry, restart bool) {
 	}
 	if e.removed {
 		// Configured again while the last of it was being stopped: as new.
+		m.act(EntryAdded{Entry: e.Name})
 		e.removed, e.held, e.count = false, !spec.Autostart, 0
 		for _, s := range e.slots {
 			if s != nil {
@@ -62,6 +64,7 @@ func (m *Machine) reconfigure(e *entry, spec Entry, restart bool) {
 		for _, s := range e.slots {
 			if s != nil && s.state == Backoff && s.startFails == 0 {
 				m.arm(s, s.exitedAt+spec.Delay)
+				m.enter(s, Backoff) // anew: it ends at another time
 			}
 		}
 	}

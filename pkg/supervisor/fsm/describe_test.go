@@ -19,6 +19,20 @@ func describe(a Action) string {
 		return fmt.Sprintf("started %v pid %d", a.ID, a.PID)
 	case Ended:
 		return fmt.Sprintf("ended %v %s", a.ID, describeExit(a.Exit))
+	case Entered:
+		switch {
+		case a.State == Backoff:
+			return fmt.Sprintf("%v is in backoff until %v", a.ID, a.Next)
+		case a.State == Stopping:
+			return fmt.Sprintf("%v is stopping, asked for by %v", a.ID, a.By)
+		}
+		return fmt.Sprintf("%v is %v", a.ID, a.State)
+	case Scaled:
+		return fmt.Sprintf("scaled %s to %d, asked for by %v", a.Entry, a.Count, a.By)
+	case EntryAdded:
+		return "added " + a.Entry
+	case EntryGone:
+		return "removed " + a.Entry
 	case SlotGone:
 		return "gone " + slotName(a.Entry, a.Slot)
 	case Refused:

@@ -223,6 +223,7 @@ func (m *Machine) dropEntry(e *entry) {
 		m.order = slices.Delete(m.order, at, at+1)
 	}
 	m.removed = append(m.removed, e.Name)
+	m.act(EntryGone{Entry: e.Name})
 }
 
 // setCount changes the number of slots wanted. It visits only those for which
@@ -231,6 +232,7 @@ func (m *Machine) setCount(e *entry, count int, by Initiator) {
 	first := min(e.count, count)
 	if e.count != count {
 		e.countBy = by
+		m.act(Scaled{Entry: e.Name, Count: count, By: by})
 	}
 	e.count = count
 	m.touchEntry(e)

@@ -53,8 +53,8 @@ func (m *Machine) spawnFailed(ev SpawnFailed) {
 		m.spawn(s)
 		return
 	}
-	m.enter(s, Backoff)
 	m.arm(s, ev.At+s.e.startRetry(s.startFails))
+	m.enter(s, Backoff)
 	m.settle(s)
 }
 

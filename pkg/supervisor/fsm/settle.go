@@ -160,23 +160,32 @@ func (m *Machine) endStop(s *slot) {
 
 // conclude settles a slot whose process ended by itself and left nothing.
 func (m *Machine) conclude(s *slot, outcome State) {
-	m.enter(s, outcome)
 	if outcome != Backoff {
+		m.enter(s, outcome)
 		m.leaveRoll(s)
 		m.touch(s)
 		return
 	}
 	m.arm(s, s.exitedAt+s.e.Delay)
+	m.enter(s, Backoff)
 	if s.deadline <= m.now {
 		m.spawn(s)
 	}
 }
 
-// enter changes the slot's state.
+// enter changes the slot's state. What the state waits for is set before.
 func (m *Machine) enter(s *slot, to State) {
 	s.e.states[s.state]--
 	s.e.states[to]++
 	s.state = to
+	report := Entered{ID: s.id(), State: to}
+	switch {
+	case to == Backoff:
+		report.Next = s.deadline
+	case to == Stopping && s.live:
+		report.By = s.stopBy
+	}
+	m.act(report)
 }
 
 // touch notes that a slot changed and keeps the sums over slots.

@@ -32,6 +32,8 @@ type world struct {
 	lost   map[ID]bool // of those, the ones that never will be
 	model  *model
 	seen   picture
+	shown  map[string]Entered // the state of each slot that was reported last
+	counts map[string]int     // of each entry that was reported and not removed since, the count reported last
 	told   map[string]Instant // when the last thing told of an entry happened
 	past   []Event            // some events about processes, to be repeated when they are stale
 	steps  int
@@ -64,6 +66,7 @@ func newWorld(t testing.TB, from source) *world {
 		t: t, from: from, m: New(), pid: 100,
 		procs: make(map[ID]*proc), asked: make(map[ID]bool), told: make(map[string]Instant),
 		model: newModel(), seen: make(picture),
+		shown: make(map[string]Entered), counts: make(map[string]int),
 	}
 }
 
@@ -174,7 +177,16 @@ func (w *world) do(ev Event, a Action) {
 			w.fatalf("%v is released and holds nothing", a.ID)
 		}
 		delete(w.procs, a.ID)
+	case Entered:
+		w.shown[slotName(a.ID.Entry, a.ID.Slot)] = a
+	case EntryAdded:
+		w.counts[a.Entry] = 0
+	case Scaled:
+		w.counts[a.Entry] = a.Count
+	case EntryGone:
+		delete(w.counts, a.Entry)
 	case SlotGone:
+		delete(w.shown, slotName(a.Entry, a.Slot))
 		w.model.slotGone(w, a)
 	case Done:
 		if len(w.procs)+len(w.asked) > 0 {
