@@ -77,12 +77,13 @@ func TestEventsOverAReexec(t *testing.T) {
 	d.must("scale", "a=2")
 	await("the scale", func(e *eventState) bool { return e.Kind == "scaled" && *e.Count == 2 })
 	await("the second slot", func(e *eventState) bool { return e.Kind == "started" && *e.Slot == 1 })
-	d.stop()
+	d.signal(unix.SIGTERM)
 	for lines.Scan() {
 	}
 	if err := follow.Wait(); err != nil {
 		t.Errorf("events -f ended with %v", err)
 	}
+	d.finish(0)
 }
 
 func TestEventsStreamForBrowsers(t *testing.T) {
