@@ -50,6 +50,7 @@ type program struct {
 	noSet uint64      // an empty signal set
 	dfl   [4]uint64   // a struct sigaction: SIG_DFL
 	limit unix.Rlimit // RLIMIT_NOFILE
+	data  attributeData
 	steps []step
 	names []stepName // of each step, for errors
 	text  []byte     // C strings
@@ -104,11 +105,13 @@ func (g *program) setup(t *target, fds *[3]int, orig *origLimit) bool {
 	// What this process was started with, by a shell script say, is not
 	// close-on-exec.
 	g.step("close_range", "", unix.SYS_CLOSE_RANGE, uintptr(free), uintptr(^uint32(0)), 0)
-	if a.dir != 0 {
-		g.step("chdir", t.dir, unix.SYS_CHDIR, a.dir)
+	g.privileged(t, free)
+	if !t.attr.limits(unix.RLIMIT_NOFILE) && orig.restore(&g.limit) {
+		g.step("setrlimit", "nofile", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&g.limit)))
 	}
-	if orig.restore(&g.limit) {
-		g.step("setrlimit", "", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&g.limit)))
+	g.identity(t.attr)
+	if a.dir != 0 { // as whom the child is
+		g.step("chdir", t.dir, unix.SYS_CHDIR, a.dir)
 	}
 	g.step("sigprocmask", "", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&g.noSet)), 0, sigsetSize)
 	if a.pid != 0 {

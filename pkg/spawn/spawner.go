@@ -205,6 +205,10 @@ func (s *spawner) prepare() (fds [3]int, err *StartError) {
 			return fds, err
 		}
 	}
+	t.attr, t.oom = spec.Attributes, s.p.oom
+	if t.attr != nil && t.attr.OOMScoreAdj != nil {
+		t.oom = t.attr.OOMScoreAdj
+	}
 	if fds, err = s.files.open(spec); err != nil {
 		return fds, err
 	}

@@ -24,6 +24,9 @@ type Spec struct {
 
 	Stdin, Stdout, Stderr Stdio
 
+	// Attributes are who the child is and what it may use; nil: as this process.
+	Attributes *Attributes
+
 	// Files are descriptors of the caller's that the child gets as 3, 4, … in
 	// this order, not close-on-exec. The child shares the open file
 	// descriptions. They must stay open until the start was reported.
