@@ -34,10 +34,11 @@ func TestScenariosOnTheFloors(t *testing.T) {
 	r := testRig(t)
 	open := countFiles(t)
 	short := map[string]func(context.Context, *rig, *contender) (map[string]float64, error){
-		"storm":   stormScenario{slots: 4, warm: time.Millisecond, window: 50 * time.Millisecond}.run,
-		"latency": latencyScenario{slots: 4, life: 10 * time.Millisecond, samples: 20}.run,
-		"many":    many,
-		"idle":    idleScenario{time.Millisecond, 50 * time.Millisecond}.run,
+		"attributes": stormScenario{slots: 4, warm: time.Millisecond, window: 50 * time.Millisecond, attributes: true}.run,
+		"storm":      stormScenario{slots: 4, warm: time.Millisecond, window: 50 * time.Millisecond}.run,
+		"latency":    latencyScenario{slots: 4, life: 10 * time.Millisecond, samples: 20}.run,
+		"many":       many,
+		"idle":       idleScenario{time.Millisecond, 50 * time.Millisecond}.run,
 	}
 	for _, s := range scenarios(&options{rounds: 1, children: r.children}) {
 		play := short[s.name]

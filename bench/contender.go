@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -94,11 +95,30 @@ entries:
     delay: 0
     count: %d
 `, connector, strings.Join(quoted, ", "), j.slots)
+		if j.attributes {
+			text += everyAttribute()
+		}
 		if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 			return nil, err
 		}
 		return []string{program, "start", "-c", conf, "--runtime-dir", filepath.Join(dir, "run")}, nil
 	}
+}
+
+// everyAttribute is all that an entry can ask of its processes, with values
+// that change nothing of their speed or of what they may reach. A plain user
+// cannot have all of it.
+func everyAttribute() string {
+	cpus := make([]string, runtime.NumCPU())
+	for i := range cpus {
+		cpus[i] = strconv.Itoa(i)
+	}
+	text := fmt.Sprintf("    umask: \"077\"\n    nice: 0\n    oom_score_adj: 0\n    cpu_affinity: [%s]\n"+
+		"    rlimits: {core: 0, nofile: 256}\n    no_new_privileges: true\n", strings.Join(cpus, ", "))
+	if os.Geteuid() == 0 {
+		text += "    user: root\n    group: root\n    groups: []\n    capabilities: []\n"
+	}
+	return text
 }
 
 func prepareSupervisord(program string) func(string, job, func(string) []string) ([]string, error) {

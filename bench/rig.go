@@ -141,6 +141,9 @@ type job struct {
 	mode    string        // of c/child.c: storm, live, stay
 	life    time.Duration // of a child in mode live
 	samples int           // restarts to be timed, in mode live
+	// attributes: sentryd's children get every attribute of an entry, from
+	// umask to capabilities. The others have no such thing.
+	attributes bool
 }
 
 // instance is a contender at work.

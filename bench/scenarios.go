@@ -54,12 +54,22 @@ func scenarios(o *options) []*scenario {
 		latency.samples = 250
 		settle, window, reexecs = 2*time.Second, 3*time.Second, 3
 	}
+	everything := storm
+	everything.attributes = true
 	list := []*scenario{
 		{
 			name: "storm", rounds: o.rounds, run: storm.run,
 			about: fmt.Sprintf("crash storm: %d slots, the child ends at once, no delay", storm.slots),
 			metrics: []*metric{
 				{name: "starts_per_second", title: "starts a second", unit: "/s", higher: true, target: atLeastRatio(0.65)},
+				{name: "cpu_per_start", title: "supervisor's own CPU a start", unit: "us"},
+			},
+		},
+		{
+			name: "attributes", rounds: o.rounds, run: everything.run, who: floorAndSentryd,
+			about: "crash storm, with user, groups, umask, nice, oom_score_adj, cpu_affinity, rlimits, capabilities and no_new_privileges for sentryd's",
+			metrics: []*metric{
+				{name: "starts_per_second", title: "starts a second", unit: "/s", higher: true},
 				{name: "cpu_per_start", title: "supervisor's own CPU a start", unit: "us"},
 			},
 		},

@@ -10,10 +10,11 @@ import (
 type stormScenario struct {
 	slots        int
 	warm, window time.Duration
+	attributes   bool // sentryd's entry asks for all that it can
 }
 
 func (s stormScenario) run(ctx context.Context, r *rig, c *contender) (_ map[string]float64, err error) {
-	in, err := r.launch(c, job{slots: s.slots, mode: "storm"})
+	in, err := r.launch(c, job{slots: s.slots, mode: "storm", attributes: s.attributes})
 	if err != nil {
 		return nil, err
 	}

@@ -371,6 +371,9 @@ func monotonic() time.Duration {
 // missing says what this user cannot do, and what follows.
 func missing() []string {
 	out := []string{"No containment: a stop reaches the process group of a child, not descendants that left it."}
+	if !spawn.CanClone3() {
+		out = append(out, "No clone3: starts that ask for umask, nice, oom_score_adj, cpu_affinity, rlimits, capabilities, no_new_privileges or sockets fail.")
+	}
 	if os.Geteuid() != 0 {
 		out = append(out, "Not root: everything runs as this user, and only this user, root and those that `control` names may change anything.")
 	}

@@ -55,6 +55,23 @@ func NotRoot() Requirement {
 	}}
 }
 
+// SysResource requires the capability CAP_SYS_RESOURCE, which root in a
+// container lacks as a rule: to protect a process from the OOM killer, and to
+// raise a hard limit.
+func SysResource() Requirement {
+	return Requirement{"CAP_SYS_RESOURCE", func() string {
+		h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var data [2]unix.CapUserData
+		if err := unix.Capget(&h, &data[0]); err != nil {
+			return err.Error()
+		}
+		if data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) == 0 {
+			return "this process lacks it"
+		}
+		return ""
+	}}
+}
+
 // Tool requires a program of that name in PATH, or, as Debian keeps daemons
 // there and a plain user's PATH lacks them, in /usr/sbin or /sbin.
 func Tool(name string) Requirement {

@@ -47,6 +47,8 @@ type Entry struct {
 	EnvFile     string            // absolute path, or ""
 	EnvFileVars []KV              // its content
 	CleanEnv    bool              // do not pass on the daemon's own environment
+	Identity    *Identity         // nil: who the daemon is
+	Attributes
 
 	File string // where the entry is given
 	Line int
@@ -74,6 +76,8 @@ type draft struct {
 	Entry
 	commandAt, argsAt, envFileAt value // where each is given, for errors that need more than one key
 	badCommand, badArgs          bool  // an error was reported already
+	id                           identityKeys
+	host                         *host
 }
 
 // newDraft returns the built-in defaults.
@@ -94,6 +98,7 @@ func newDraft(base string) draft {
 // place. Lists are replaced as a whole.
 func (d draft) clone() draft {
 	d.Environment = maps.Clone(d.Environment)
+	d.Rlimits = maps.Clone(d.Rlimits)
 	return d
 }
 
@@ -112,6 +117,16 @@ var entryKeys = []key[draft]{
 	{"environment", readEnvironment, func(d *draft) any { return d.Environment }, false},
 	{"env_file", readEnvFile, func(d *draft) any { return variables(d.EnvFileVars) }, false},
 	{"clean_env", func(v value, d *draft) { v.truth(&d.CleanEnv) }, func(d *draft) any { return d.CleanEnv }, false},
+	{"user", readUser, userDecides, false},
+	{"group", readGroup, groupDecides, false},
+	{"groups", readGroups, groupsDecide, false},
+	{"umask", readUmask, func(d *draft) any { return d.Umask }, false},
+	{"nice", readNice, func(d *draft) any { return d.Nice }, false},
+	{"oom_score_adj", func(v value, d *draft) { v.number(&d.OOMScoreAdj, -1000, 1000) }, func(d *draft) any { return d.OOMScoreAdj }, false},
+	{"cpu_affinity", readAffinity, func(d *draft) any { return d.CPUs }, false},
+	{"rlimits", readRlimits, func(d *draft) any { return d.Rlimits }, false},
+	{"capabilities", readCapabilities, capabilitiesDecide, false},
+	{"no_new_privileges", func(v value, d *draft) { v.truth(&d.NoNewPrivileges) }, func(d *draft) any { return d.NoNewPrivileges }, false},
 }
 
 var stopKeys = []key[Stop]{

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -54,7 +55,8 @@ type Start struct {
 // daemon, inherited its own environment as os.Environ returns it (left out for
 // an entry with clean_env).
 //
-// The order is inherited < env_file < environment < SENTRYD_*; the values of
+// The order is inherited < env_file < environment < HOME, USER, LOGNAME and
+// SHELL of the entry's user < SENTRYD_*; the values of
 // environment, and command, args and directory, refer with $(VAR) to all of
 // these but environment itself.
 func (e *Entry) Template(daemon string, inherited []string) *Template {
@@ -67,7 +69,16 @@ func (e *Entry) Template(daemon string, inherited []string) *Template {
 			}
 		}
 	}
+	account := e.accountVariables()
+	if e.Identity != nil && int(e.Identity.UID) != os.Geteuid() {
+		for _, name := range [...]string{"HOME", "USER", "LOGNAME", "SHELL"} {
+			known.remove(name) // they are those of another user
+		}
+	}
 	for _, kv := range e.EnvFileVars {
+		known.set(kv.Name, kv.Value)
+	}
+	for _, kv := range account {
 		known.set(kv.Name, kv.Value)
 	}
 	known.set(nameVariable, daemon)
@@ -112,6 +123,9 @@ func (e *Entry) Template(daemon string, inherited []string) *Template {
 		case nameVariable, entryVariable, slotVariable, incarnationVariable:
 			continue // sentryd's own win
 		}
+		if slices.ContainsFunc(account, func(kv KV) bool { return kv.Name == name }) {
+			continue // and so does the user database
+		}
 		b := bind("environment."+name, name, e.Environment[name])
 		if text, ok := b.constant(); ok {
 			final.set(name, text)
@@ -122,6 +136,16 @@ func (e *Entry) Template(daemon string, inherited []string) *Template {
 	}
 	t.env = final.environ()
 	return t
+}
+
+// accountVariables are what the user database says of the entry's user, as
+// login(1) passes it on. Of a number that is not in it nothing is known.
+func (e *Entry) accountVariables() []KV {
+	if e.Identity == nil || e.Identity.Account == nil {
+		return nil
+	}
+	a := e.Identity.Account
+	return []KV{{"HOME", a.Home}, {"USER", a.Name}, {"LOGNAME", a.Name}, {"SHELL", a.Shell}}
 }
 
 // Start returns what an incarnation is started with. An undefined name is an

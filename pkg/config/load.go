@@ -16,14 +16,15 @@ func Load(path string, o Options) (*Config, error) {
 	if err != nil {
 		return nil, Errors{{File: path, Message: fmt.Sprintf("cannot tell the absolute path: %v", err)}}
 	}
-	return load(full, &diskFiles{requireOwner: o.RequireOwner})
+	return load(full, &diskFiles{requireOwner: o.RequireOwner}, newHost())
 }
 
 // Parse does as Load from the sources alone, as Config.Sources recorded them,
 // and touches no file system: what is not among the sources does not exist.
-// path is absolute, or as the sources have it. The error is Errors.
+// path is absolute, or as the sources have it. What this process may ask of the
+// host was checked when they were read, and is not again. The error is Errors.
 func Parse(path string, sources []Source) (*Config, error) {
-	return load(filepath.Clean(path), &memoryFiles{all: sources})
+	return load(filepath.Clean(path), &memoryFiles{all: sources}, nil)
 }
 
 // loader reads a configuration from its files.
@@ -35,11 +36,13 @@ type loader struct {
 	defaults draft
 	given    map[string]*Entry
 	envFiles map[string][]KV
+	host     *host
+	database *accounts // nil: not read yet
 }
 
 // load reads the main file at an absolute path and all that it names.
-func load(path string, fs files) (*Config, error) {
-	l := &loader{files: fs, base: filepath.Dir(path), given: map[string]*Entry{}, envFiles: map[string][]KV{}}
+func load(path string, fs files, h *host) (*Config, error) {
+	l := &loader{files: fs, host: h, base: filepath.Dir(path), given: map[string]*Entry{}, envFiles: map[string][]KV{}}
 	l.config = &Config{
 		Path:          path,
 		HTTP:          HTTP{Listen: []string{defaultListen}, Hosts: []string{}},
@@ -47,6 +50,7 @@ func load(path string, fs files) (*Config, error) {
 		ProcConnector: ProcConnector{Enabled: true, Buffer: defaultBuffer},
 	}
 	l.defaults = newDraft(l.base)
+	l.defaults.host = h
 	var err error
 	if l.config.Name, err = NameOf(path); err != nil {
 		l.errs = append(l.errs, Error{File: path, Message: err.Error()})
@@ -145,6 +149,7 @@ func (l *loader) entries(v value) {
 		if d.EnvFile != "" {
 			e.EnvFileVars = l.envFile(d.EnvFile, d.envFileAt)
 		}
+		e.Identity = l.identity(&d.id)
 		if before := l.given[name]; before != nil {
 			v.fail("already given at %s:%d", before.File, before.Line)
 			return

@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fifoMode is the mode of a FIFO: only the daemon's user may write lines in a
-// child's name, or read them.
+// fifoMode is the mode of a FIFO: only its owner may write lines in a child's
+// name, or read them. That is the user the child runs as, so that it can open
+// /dev/stdout.
 const fifoMode = 0o600
 
 // directory is the place of the FIFOs, held open so that nothing that happens
@@ -49,13 +50,19 @@ func (d *directory) close() { unix.Close(d.fd) }
 // name returns the path of a FIFO.
 func (d *directory) name(file string) string { return filepath.Join(d.path, file) }
 
-// open opens the reading end of the FIFO called file, making it if it is
-// missing. What stands in its place and is not a FIFO of our own is refused
-// and left alone. The descriptor is close-on-exec.
-func (d *directory) open(file string) (int, error) {
+// open opens the reading end of the FIFO called file, making it for the user
+// uid if it is missing. What stands in its place and is not a FIFO of our own
+// making is refused and left alone. The descriptor is close-on-exec.
+func (d *directory) open(file string, uid int) (int, error) {
 	err := unix.Mkfifoat(d.fd, file, fifoMode)
 	if err != nil && err != unix.EEXIST {
 		return -1, &fs.PathError{Op: "mkfifo", Path: d.name(file), Err: err}
+	}
+	if err == nil && uid != os.Geteuid() {
+		if err := unix.Fchownat(d.fd, file, uid, -1, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			d.remove(file)
+			return -1, &fs.PathError{Op: "chown", Path: d.name(file), Err: err}
+		}
 	}
 	// Looked at before it is opened: opening a device can do things.
 	if _, err := d.check(file); err != nil {
@@ -78,7 +85,8 @@ func (d *directory) open(file string) (int, error) {
 	return fd, nil
 }
 
-// check returns the status of file if it is a FIFO of our own.
+// check returns the status of file if it is a FIFO of our own making. Nobody
+// else can put anything into the directory. As root we give FIFOs to others.
 func (d *directory) check(file string) (unix.Stat_t, error) {
 	var st unix.Stat_t
 	if err := unix.Fstatat(d.fd, file, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -87,7 +95,7 @@ func (d *directory) check(file string) (unix.Stat_t, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFIFO {
 		return st, fmt.Errorf("%s: is a %s where the log pipe belongs; remove it", d.name(file), fileType(st.Mode))
 	}
-	if int(st.Uid) != os.Geteuid() {
+	if euid := os.Geteuid(); euid != 0 && int(st.Uid) != euid {
 		return st, fmt.Errorf("%s: log pipe belongs to user %d; remove it", d.name(file), st.Uid)
 	}
 	return st, nil

@@ -1,9 +1,11 @@
 package logs
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,20 +56,58 @@ func TestWrongThings(t *testing.T) {
 	}
 }
 
-func TestForeignFIFO(t *testing.T) {
+// TestOwner: the FIFO is the child's user's. When that changes it is another
+// one, and what the user before holds open leads nowhere near the new one's
+// lines; what was written into it is not lost.
+func TestOwner(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: makes a FIFO of another user")
 	}
 	h := newHarness(t, Options{})
 	k := Key{Entry: "e"}
+	owner := func() (uid int) {
+		var st unix.Stat_t
+		if err := unix.Stat(h.Path(k), &st); err != nil {
+			t.Fatal(err)
+		}
+		if st.Mode&0o7777 != 0o600 {
+			t.Errorf("mode %o", st.Mode)
+		}
+		return int(st.Uid)
+	}
+	// What an earlier daemon left is read, whoever's it is.
 	if err := unix.Mkfifo(h.Path(k), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chown(h.Path(k), 65534, 65534); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Add(k); err == nil || !strings.Contains(err.Error(), "65534") {
-		t.Error(err)
+	left := h.child(k)
+	fmt.Fprintln(left, "left")
+	for _, uid := range []int{54321, 0, 54321, 54321} {
+		old := h.child(k)
+		if err := h.AddFor(k, uid); err != nil {
+			t.Fatal(err)
+		}
+		if got := owner(); got != uid {
+			t.Errorf("owner %d, want %d", got, uid)
+		}
+		fmt.Fprintln(h.child(k), "to", uid)
+		fmt.Fprintln(old, "old")
+	}
+	var got []string
+	for _, l := range h.lines(9) {
+		got = append(got, strings.TrimSpace(l[strings.LastIndex(l, "  "):]))
+	}
+	slices.Sort(got)
+	want := []string{"left", "old", "old", "old", "old", "to 0", "to 54321", "to 54321", "to 54321"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	h.Remove(k)
+	h.Flush()
+	if _, err := os.Lstat(h.Path(k)); !os.IsNotExist(err) {
+		t.Error("not removed:", err)
 	}
 }
 

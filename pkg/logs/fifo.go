@@ -11,6 +11,7 @@ import (
 type fifo struct {
 	key     Key
 	id      uint64 // in epoll's data; never used again, unlike a descriptor's number
+	uid     int    // who owns it
 	counts  *counts
 	checked time.Time // when it was last seen at its path; under Output.mu
 	old     *fifo     // one whose file somebody removed or replaced; under Output.mu

@@ -3,6 +3,7 @@ package logs
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"regexp"
@@ -147,7 +148,13 @@ const recheck = time.Second
 // what was written into it since, and reads it from now on. For a FIFO that is
 // read already it makes sure, once a second, that it still stands at its path,
 // and makes it anew if it does not. The error names the path.
-func (o *Output) Add(k Key) error {
+func (o *Output) Add(k Key) error { return o.AddFor(k, os.Geteuid()) }
+
+// AddFor is Add for a child that runs as the user uid, and owns the FIFO. One
+// of another user is replaced, after what is in it was read: a process of
+// his may still hold it open, and must not read or write what is the new
+// user's. Only root can give a FIFO to another user.
+func (o *Output) AddFor(k Key, uid int) error {
 	if err := k.valid(); err != nil {
 		return err
 	}
@@ -156,7 +163,8 @@ func (o *Output) Add(k Key) error {
 	if o.state == closed {
 		return errClosed
 	}
-	if f := o.byKey[k]; f != nil {
+	f := o.byKey[k]
+	if f != nil && f.uid == uid {
 		now := time.Now()
 		if now.Sub(f.checked) < recheck {
 			return nil
@@ -166,18 +174,35 @@ func (o *Output) Add(k Key) error {
 			return nil
 		}
 	}
-	fd, err := o.dir.open(k.file())
-	if err != nil {
-		return err
+	if f == nil || f.uid == uid {
+		var err error
+		if f, err = o.openFor(k, uid); err != nil || f.uid == uid {
+			return err
+		}
 	}
-	_, err = o.adopt(k, fd)
+	o.dir.remove(k.file())
+	_, err := o.openFor(k, uid)
 	return err
+}
+
+// openFor opens the FIFO that stands at its path, or makes one. mu is held.
+func (o *Output) openFor(k Key, uid int) (*fifo, error) {
+	fd, err := o.dir.open(k.file(), uid)
+	if err != nil {
+		return nil, err
+	}
+	return o.adopt(k, fd)
 }
 
 // adopt puts an open FIFO among those that are read, and closes fd if it cannot. One that was read under the same key is read on, since a child may
 // still write to it. mu is held.
 func (o *Output) adopt(k Key, fd int) (*fifo, error) {
-	f := &fifo{key: k, id: o.nextID, fd: fd, counts: o.counts(k.Entry), old: o.byKey[k], checked: time.Now()}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return nil, &fs.PathError{Op: "stat", Path: o.Path(k), Err: err}
+	}
+	f := &fifo{key: k, id: o.nextID, fd: fd, uid: int(st.Uid), counts: o.counts(k.Entry), old: o.byKey[k], checked: time.Now()}
 	f.label = o.reader.format.label(k, 0, 0)
 	if err := epollAdd(o.epfd, fd, f.id, unix.EPOLLIN|unix.EPOLLET); err != nil {
 		unix.Close(fd)

@@ -17,8 +17,9 @@
 // # What holds
 //
 // A child leads its own session and process group. It has the descriptors 0, 1
-// and 2 and no other, no signal blocked, ignored or caught, and the limit on
-// descriptors that this process was started with.
+// and 2, those of Spec.Files and no other, no signal blocked, ignored or caught,
+// the limit on descriptors that this process was started with, and an
+// oom_score_adj that is not below 0, unless its Attributes say otherwise.
 //
 // For each token there is one Started or StartFailed; after Started one
 // Exited; after an Exited whose group was not empty one GroupEmpty. A child

@@ -19,6 +19,8 @@ var helpers = map[string]func() error{
 	"limit": helpLimit,
 	"nproc": helpNproc,
 	"files": helpFiles,
+	"plain": helpPlain,
+	"oom":   helpOOM,
 }
 
 func runHelper(t *testing.T, name string, wrap ...string) string {

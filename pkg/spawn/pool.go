@@ -35,6 +35,7 @@ type Pool struct {
 	waiter  syscall.RawConn
 	wakefd  int       // eventfd that ends the reaper
 	orig    origLimit // the RLIMIT_NOFILE that children get
+	oom     *int      // the oom_score_adj that children get, nil: ours
 	fork    bool      // no clone3 here: start by syscall.ForkExec
 	probe   groupProbe
 	touch   func(path string) (missing string) // touchFile; tests put a hanging one here
@@ -150,6 +151,9 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 	}
 	p.reserve.take()
 	p.probe = newGroupProbe()
+	if ownOOMScoreAdj() < 0 {
+		p.oom = new(int)
+	}
 	p.fork = !haveClone3()
 	if !p.fork {
 		if p.orig, err = originalLimit(); err != nil {

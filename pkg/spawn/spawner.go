@@ -205,8 +205,20 @@ func (s *spawner) prepare() (fds [3]int, err *StartError) {
 			return fds, err
 		}
 	}
+	t.attr, t.oom = spec.Attributes, s.p.oom
+	if t.attr != nil && t.attr.OOMScoreAdj != nil {
+		t.oom = t.attr.OOMScoreAdj
+	}
 	if fds, err = s.files.open(spec); err != nil {
 		return fds, err
+	}
+	if t.passed, err = s.files.pass(spec.Files); err != nil {
+		return fds, err
+	}
+	if t.listen = spec.ListenNames != nil; t.listen {
+		if t.env, err = listenEnv(spec); err != nil {
+			return fds, err
+		}
 	}
 	if !s.p.fork && !s.prog.setup(t, &fds, &s.p.orig) {
 		err = &StartError{Op: "exec", Path: t.path, Errno: syscall.EINVAL}

@@ -13,7 +13,12 @@ type target struct {
 	path string // for execve, after chdir to dir
 	dir  string
 	args []string
-	env  []string
+	env  []string // but for LISTEN_PID
+	// passed are the descriptors, all above 2, that become 3, 4, …
+	passed []int
+	listen bool        // LISTEN_PID belongs into the environment
+	attr   *Attributes // nil: none
+	oom    *int        // oom_score_adj, nil: ours
 	// missing is an interpreter that the program needs and that is not there.
 	missing string
 }
@@ -70,7 +75,10 @@ func (sp *spawner) lookup(s *Spec) (path string, err *StartError) {
 	return "", &StartError{Op: "lookup", Path: s.Path, Errno: syscall.ENOENT}
 }
 
-// executable says whether path is a file that could be executed by us.
+// executable says whether path is a file that could be executed by us. For a
+// child under another user that is no more than a guess, and a right one as a
+// rule if we are root: a file that nobody may execute root may not either.
+// What that user may not is said by execve(2).
 func executable(path string) syscall.Errno {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {

@@ -31,7 +31,7 @@ type Processes interface {
 
 // Output is what the supervisor needs of pkg/logs.
 type Output interface {
-	Add(logs.Key) error
+	AddFor(k logs.Key, uid int) error
 	Path(logs.Key) string
 	Remove(logs.Key)
 	Hold(logs.Key)
@@ -138,12 +138,12 @@ func (s *Supervisor) startSome() bool {
 }
 
 func (s *Supervisor) spec(id fsm.ID, key logs.Key) (*spawn.Spec, error) {
-	if err := s.Output.Add(key); err != nil {
-		return nil, err
-	}
 	l := s.launchers[id.Entry]
 	if l == nil {
 		return nil, fmt.Errorf("no configuration for entry %s", id.Entry)
+	}
+	if err := s.Output.AddFor(key, l.uid); err != nil {
+		return nil, err
 	}
 	out := spawn.Stdio{Path: s.Output.Path(key), Flags: syscall.O_RDWR}
 	return l.spec(id, out)

@@ -1,6 +1,10 @@
 package supervisor
 
 import (
+	"maps"
+	"os"
+	"reflect"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,14 +45,43 @@ type launcher struct {
 	command  []string // as configured, for people
 	delay    time.Duration
 	template *config.Template
+	uid      int // who it runs as
+	attr     *spawn.Attributes
 }
 
 // prepare makes the launchers of a configuration. Those of entries that are
 // being removed stay, to say what they were.
 func (s *Supervisor) prepare(c *config.Config) {
 	for _, e := range c.Entries {
-		s.launchers[e.Name] = &launcher{command: e.Command, delay: e.Delay, template: e.Template(s.Identity.Name, s.Environ)}
+		l := &launcher{
+			command: e.Command, delay: e.Delay, template: e.Template(s.Identity.Name, s.Environ),
+			uid: os.Geteuid(), attr: attributes(e),
+		}
+		if e.Identity != nil {
+			l.uid = int(e.Identity.UID)
+		}
+		s.launchers[e.Name] = l
 	}
+}
+
+// attributes are what a process of e is given besides what it runs; nil if e
+// asks for nothing.
+func attributes(e *config.Entry) *spawn.Attributes {
+	a := spawn.Attributes{
+		Umask: e.Umask, Nice: e.Nice, OOMScoreAdj: e.OOMScoreAdj, CPUs: e.CPUs,
+		Capabilities: e.Capabilities, NoNewPrivileges: e.NoNewPrivileges,
+	}
+	if id := e.Identity; id != nil {
+		a.Credential = &spawn.Credential{UID: id.UID, GID: id.GID, Groups: id.Groups, Name: id.User}
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Rlimits)) {
+		l := e.Rlimits[name]
+		a.Limits = append(a.Limits, spawn.Limit{Resource: l.Resource, Soft: l.Soft, Hard: l.Hard, Name: name})
+	}
+	if reflect.ValueOf(a).IsZero() {
+		return nil
+	}
+	return &a
 }
 
 // describe returns an entry's command and delay.
@@ -66,7 +99,7 @@ func (l *launcher) spec(id fsm.ID, out spawn.Stdio) (*spawn.Spec, error) {
 	}
 	return &spawn.Spec{
 		Path: start.Program, Args: start.Argv, Env: start.Env, Dir: start.Directory,
-		Stdout: out, Stderr: out,
+		Stdout: out, Stderr: out, Attributes: l.attr,
 	}, nil
 }
 

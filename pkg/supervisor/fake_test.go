@@ -217,7 +217,7 @@ func (o output) print(r logs.Record) {
 	o.printed = append(o.printed, fmt.Sprintf("%v %s.%d %s", (o.now()-time.Hour).Round(time.Millisecond), r.Key, r.PID, text))
 }
 
-func (o output) Add(logs.Key) error             { return nil }
+func (o output) AddFor(logs.Key, int) error     { return nil }
 func (o output) Path(k logs.Key) string         { return k.String() }
 func (o output) Remove(logs.Key)                {}
 func (o output) Begin(r logs.Record)            { o.print(r) }
