@@ -47,6 +47,7 @@ type Entry struct {
 	EnvFile     string            // absolute path, or ""
 	EnvFileVars []KV              // its content
 	CleanEnv    bool              // do not pass on the daemon's own environment
+	Sockets     []Socket          // in the order in which they are passed
 
 	File string // where the entry is given
 	Line int
@@ -72,8 +73,9 @@ type Stop struct {
 // draft is an entry while it is read.
 type draft struct {
 	Entry
-	commandAt, argsAt, envFileAt value // where each is given, for errors that need more than one key
-	badCommand, badArgs          bool  // an error was reported already
+	commandAt, argsAt, envFileAt value   // where each is given, for errors that need more than one key
+	socketsAt                    []value // the address of each socket
+	badCommand, badArgs          bool    // an error was reported already
 }
 
 // newDraft returns the built-in defaults.
@@ -112,6 +114,7 @@ var entryKeys = []key[draft]{
 	{"environment", readEnvironment, func(d *draft) any { return d.Environment }, false},
 	{"env_file", readEnvFile, func(d *draft) any { return variables(d.EnvFileVars) }, false},
 	{"clean_env", func(v value, d *draft) { v.truth(&d.CleanEnv) }, func(d *draft) any { return d.CleanEnv }, false},
+	{"sockets", readSockets, func(d *draft) any { return d.Sockets }, false},
 }
 
 var stopKeys = []key[Stop]{
@@ -203,7 +206,7 @@ func readEnvFile(v value, d *draft) {
 func (d *draft) finish(name string, v value) *Entry {
 	e := d.Entry
 	e.Name, e.File, e.Line = name, v.file, v.at
-	given := d.commandAt.errs != nil
+	given := d.commandAt.given()
 	switch w := e.written; {
 	case !given:
 		v.fail(`the key "command" is missing`)

@@ -36,14 +36,10 @@ func NewSet() *Set { return &Set{open: make(map[Key]*socket)} }
 func (s *Set) Open(spec *Spec, index int, alone bool) (fd int, err error) {
 	key := spec.key(index)
 	it := s.open[key]
-	if it != nil && !it.sound(key) {
-		s.close(key)
-		it = nil
-	}
-	if it == nil {
+	switch {
+	case it == nil || !it.sound(key):
 		return s.make(spec, key)
-	}
-	if it.uid != spec.UID || it.gid != spec.GID || it.mode != spec.Mode {
+	case it.uid != spec.UID || it.gid != spec.GID || it.mode != spec.Mode:
 		if err := it.dress(spec); err != nil {
 			return -1, err
 		}
@@ -56,18 +52,28 @@ func (s *Set) Open(spec *Spec, index int, alone bool) (fd int, err error) {
 	return it.fd, nil
 }
 
-func (s *Set) make(spec *Spec, key Key) (int, error) {
-	fd, file, err := spec.open()
-	if err != nil {
+// make opens a socket. If it takes the place of one that is not sound any more
+// it gets the same descriptor, which a start may be about to pass on.
+func (s *Set) make(spec *Spec, key Key) (fd int, err error) {
+	it := &socket{uid: spec.UID, gid: spec.GID, mode: spec.Mode}
+	if it.fd, it.file, err = spec.open(); err != nil {
 		return -1, err
 	}
-	it := &socket{fd: fd, file: file, uid: spec.UID, gid: spec.GID, mode: spec.Mode}
-	s.open[key] = it
-	if it.cookie, err = cookieOf(fd); err != nil {
-		s.close(key)
-		return -1, spec.fail("getsockopt", err)
+	op := "getsockopt"
+	it.cookie, err = cookieOf(it.fd)
+	if old := s.open[key]; old != nil && err == nil {
+		op, err = "dup", unix.Dup3(it.fd, old.fd, unix.O_CLOEXEC)
+		if err == nil {
+			unix.Close(it.fd)
+			it.fd = old.fd
+		}
 	}
-	return fd, nil
+	if err != nil {
+		it.close(key)
+		return -1, spec.fail(op, err)
+	}
+	s.open[key] = it
+	return it.fd, nil
 }
 
 // dress gives a socket that is open its user and mode.
@@ -126,15 +132,17 @@ func (s *Set) Retain(specs []*Spec) {
 func (s *Set) Close() { s.Retain(nil) }
 
 func (s *Set) close(key Key) {
-	it := s.open[key]
-	if it == nil {
-		return
+	if it := s.open[key]; it != nil {
+		it.close(key)
+		delete(s.open, key)
 	}
+}
+
+func (it *socket) close(key Key) {
 	if key.Network == Unix {
 		removeFile(key.Address, it.file)
 	}
 	unix.Close(it.fd)
-	delete(s.open, key)
 }
 
 // Records returns the open sockets that are sound, for a hand-over, sorted.

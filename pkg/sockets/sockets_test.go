@@ -319,7 +319,11 @@ func TestShutDownByAProgram(t *testing.T) {
 	if len(s.Records()) != 0 {
 		t.Error("a socket that is no listener is handed over as one")
 	}
-	reach(t, listener(t, open(t, s, spec, 0)), TCP, spec.Address)
+	again := open(t, s, spec, 0)
+	if again != fd {
+		t.Errorf("descriptor %d in the place of %d, which may be about to be passed on", again, fd)
+	}
+	reach(t, listener(t, again), TCP, spec.Address)
 }
 
 // TestHandOver: records and descriptors make the same set elsewhere.
