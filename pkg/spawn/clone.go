@@ -22,9 +22,14 @@ type cloneArgs struct {
 // step is one system call of the child. An error ends the child. Its layout is
 // known to the assembly.
 type step struct {
-	nr   uintptr
+	nr   uintptr // of the system call, or writePID
 	args [5]uintptr
 }
+
+// writePID is a step that is no system call: it writes the child's own pid, in
+// decimal and with a NUL, to the address that is its argument. The memory is
+// ours, so only then does it exist anywhere.
+const writePID = ^uintptr(0)
 
 // result is what the child leaves for us. Its layout is known to the assembly.
 type result struct {
@@ -60,8 +65,8 @@ const (
 	sigsetSize = lastSignal / 8
 )
 
-// setup fills in the program for a child with these descriptors. fds must all
-// be above 2. It reports false if a string contains a NUL.
+// setup fills in the program for a child with these descriptors. fds and
+// t.passed must all be above 2. It reports false if a string contains a NUL.
 func (g *program) setup(t *target, fds *[3]int, orig *origLimit) bool {
 	g.steps, g.names = g.steps[:0], g.names[:0]
 	g.res = result{}
@@ -71,7 +76,7 @@ func (g *program) setup(t *target, fds *[3]int, orig *origLimit) bool {
 		pidfd:      uint64(uintptr(unsafe.Pointer(&g.pidfd))),
 		exitSignal: uint64(unix.SIGCHLD),
 	}
-	dir, path, argv, envp, ok := g.strings(t)
+	a, ok := g.strings(t)
 	if !ok {
 		return false
 	}
@@ -81,6 +86,9 @@ func (g *program) setup(t *target, fds *[3]int, orig *origLimit) bool {
 	// the pidfds of 10,000 children it would cost more than everything else.
 	// It also means that no child holds a copy of another's pidfd.
 	last := max(fds[0], fds[1], fds[2])
+	for _, fd := range t.passed {
+		last = max(last, fd)
+	}
 	g.step("close_range", "", unix.SYS_CLOSE_RANGE, uintptr(last+1), uintptr(^uint32(0)), unix.CLOSE_RANGE_UNSHARE)
 	g.step("setsid", "", unix.SYS_SETSID)
 	// CLONE_CLEAR_SIGHAND resets handlers, but leaves ignored signals ignored.
@@ -92,17 +100,21 @@ func (g *program) setup(t *target, fds *[3]int, orig *origLimit) bool {
 	for i, fd := range fds {
 		g.step("dup", "", unix.SYS_DUP3, uintptr(fd), uintptr(i), 0)
 	}
+	free := 3 + g.pass(t.passed, last+1)
 	// What this process was started with, by a shell script say, is not
 	// close-on-exec.
-	g.step("close_range", "", unix.SYS_CLOSE_RANGE, 3, uintptr(^uint32(0)), 0)
-	if dir != 0 {
-		g.step("chdir", t.dir, unix.SYS_CHDIR, dir)
+	g.step("close_range", "", unix.SYS_CLOSE_RANGE, uintptr(free), uintptr(^uint32(0)), 0)
+	if a.dir != 0 {
+		g.step("chdir", t.dir, unix.SYS_CHDIR, a.dir)
 	}
 	if orig.restore(&g.limit) {
 		g.step("setrlimit", "", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&g.limit)))
 	}
 	g.step("sigprocmask", "", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&g.noSet)), 0, sigsetSize)
-	g.step("exec", t.path, unix.SYS_EXECVE, path, argv, envp)
+	if a.pid != 0 {
+		g.step("getpid", "", writePID, a.pid)
+	}
+	g.step("exec", t.path, unix.SYS_EXECVE, a.path, a.argv, a.envp)
 	return true
 }
 
@@ -114,8 +126,11 @@ func (g *program) step(op, path string, nr uintptr, args ...uintptr) {
 	g.names = append(g.names, stepName{op, path})
 }
 
-// strings lays out the C strings and the two vectors, and returns addresses.
-func (g *program) strings(t *target) (dir, path, argv, envp uintptr, ok bool) {
+// addresses are those of what strings laid out; 0 for what is not there.
+type addresses struct{ dir, path, argv, envp, pid uintptr }
+
+// strings lays out the C strings and the two vectors.
+func (g *program) strings(t *target) (a addresses, ok bool) {
 	n := len(t.dir) + len(t.path) + 2
 	for _, s := range t.args {
 		n += len(s) + 1
@@ -123,10 +138,13 @@ func (g *program) strings(t *target) (dir, path, argv, envp uintptr, ok bool) {
 	for _, s := range t.env {
 		n += len(s) + 1
 	}
+	if t.listen {
+		n += len(listenPID) + pidDigits + 1
+	}
 	if cap(g.text) < n {
 		g.text = make([]byte, 0, n+n/2)
 	}
-	if n := len(t.args) + len(t.env) + 2; cap(g.ptrs) < n {
+	if n := len(t.args) + len(t.env) + 3; cap(g.ptrs) < n {
 		g.ptrs = make([]uintptr, 0, n+n/2)
 	}
 	g.text, g.ptrs = g.text[:0], g.ptrs[:0]
@@ -141,20 +159,26 @@ func (g *program) strings(t *target) (dir, path, argv, envp uintptr, ok bool) {
 		return p
 	}
 	if t.dir != "" {
-		dir = put(t.dir)
+		a.dir = put(t.dir)
 	}
-	path = put(t.path)
+	a.path = put(t.path)
 	table := uintptr(unsafe.Pointer(unsafe.SliceData(g.ptrs)))
 	for _, s := range t.args {
 		g.ptrs = append(g.ptrs, put(s))
 	}
 	g.ptrs = append(g.ptrs, 0)
-	argv, envp = table, table+uintptr(len(g.ptrs))*unsafe.Sizeof(table)
+	a.argv, a.envp = table, table+uintptr(len(g.ptrs))*unsafe.Sizeof(table)
 	for _, s := range t.env {
 		g.ptrs = append(g.ptrs, put(s))
 	}
+	if t.listen {
+		// Last in text: the child writes over its end.
+		p := put(listenPID)
+		g.ptrs = append(g.ptrs, p)
+		a.pid = p + uintptr(len(listenPID))
+	}
 	g.ptrs = append(g.ptrs, 0)
-	return dir, path, argv, envp, ok
+	return a, ok
 }
 
 // run makes the child. If it fails pidfd may be that of a child that is as good

@@ -3,6 +3,7 @@
 #include "textflag.h"
 
 #define SYS_rt_sigprocmask 14
+#define SYS_getpid 39
 #define SYS_exit_group 231
 #define SYS_clone3 435
 #define SIG_SETMASK 2
@@ -55,6 +56,8 @@ next:
 	MOVQ	32(R12), R10
 	MOVQ	40(R12), R8
 	ADDQ	$48, R12	// sizeof(step)
+	CMPQ	AX, $-1
+	JEQ	writePID
 	SYSCALL
 	CMPQ	AX, $0xfffffffffffff001
 	JCS	next
@@ -65,3 +68,26 @@ exit:
 	MOVQ	$SYS_exit_group, AX
 	SYSCALL
 	JMP	exit
+
+writePID:	// the digits of our pid, and a NUL, to DI
+	MOVQ	$SYS_getpid, AX
+	SYSCALL
+	MOVQ	AX, R8
+	MOVQ	$10, CX
+count:
+	INCQ	DI
+	XORL	DX, DX
+	DIVQ	CX
+	TESTQ	AX, AX
+	JNZ	count
+	MOVB	$0, 0(DI)
+	MOVQ	R8, AX
+digit:
+	DECQ	DI
+	XORL	DX, DX
+	DIVQ	CX
+	ADDL	$'0', DX
+	MOVB	DX, 0(DI)
+	TESTQ	AX, AX
+	JNZ	digit
+	JMP	next

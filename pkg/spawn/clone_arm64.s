@@ -4,6 +4,7 @@
 
 #define SYS_exit_group 94
 #define SYS_rt_sigprocmask 135
+#define SYS_getpid 172
 #define SYS_clone3 435
 #define SIG_SETMASK 2
 
@@ -54,6 +55,8 @@ next:
 	MOVD	32(R9), R3
 	MOVD	40(R9), R4
 	ADD	$48, R9	// sizeof(step)
+	CMN	$1, R8
+	BEQ	writePID
 	SVC
 	CMN	$4095, R0
 	BCC	next
@@ -64,3 +67,24 @@ exit:
 	MOVD	$SYS_exit_group, R8
 	SVC
 	B	exit
+
+writePID:	// the digits of our pid, and a NUL, to R0
+	MOVD	R0, R5
+	MOVD	$SYS_getpid, R8
+	SVC
+	MOVD	$10, R1
+	MOVD	R0, R2
+count:
+	ADD	$1, R5
+	UDIV	R1, R2, R2
+	CBNZ	R2, count
+	MOVB	ZR, 0(R5)
+digit:
+	UDIV	R1, R0, R2
+	MSUB	R1, R0, R2, R3	// R0 - R2*R1
+	ADD	$'0', R3
+	SUB	$1, R5
+	MOVB	R3, 0(R5)
+	MOVD	R2, R0
+	CBNZ	R0, digit
+	B	next

@@ -11,12 +11,18 @@ import (
 // cannot say which step failed, does not reset signals that the daemon
 // ignores, and a child that hangs before execve cannot be reached.
 func forkExec(t *target, fds *[3]int) (pid, pidfd int, err *StartError) {
+	if t.listen {
+		return 0, -1, &StartError{Op: "clone3", Path: "for LISTEN_PID", Errno: syscall.ENOSYS}
+	}
 	pidfd = -1
 	attr := &syscall.ProcAttr{
 		Dir:   t.dir,
 		Env:   t.env,
 		Files: []uintptr{uintptr(fds[0]), uintptr(fds[1]), uintptr(fds[2])},
 		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
+	}
+	for _, fd := range t.passed {
+		attr.Files = append(attr.Files, uintptr(fd))
 	}
 	pid, e := syscall.ForkExec(t.path, t.args, attr)
 	if e != nil {

@@ -208,6 +208,14 @@ func (s *spawner) prepare() (fds [3]int, err *StartError) {
 	if fds, err = s.files.open(spec); err != nil {
 		return fds, err
 	}
+	if t.passed, err = s.files.pass(spec.Files); err != nil {
+		return fds, err
+	}
+	if t.listen = spec.ListenNames != nil; t.listen {
+		if t.env, err = listenEnv(spec); err != nil {
+			return fds, err
+		}
+	}
 	if !s.p.fork && !s.prog.setup(t, &fds, &s.p.orig) {
 		err = &StartError{Op: "exec", Path: t.path, Errno: syscall.EINVAL}
 	}

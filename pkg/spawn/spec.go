@@ -17,12 +17,23 @@ type Spec struct {
 	// Args is the argument vector, argv[0] included. Empty means {Path}.
 	Args []string
 	// Env is the whole environment of the child, as "KEY=value". Nothing is
-	// added to it.
+	// added to it but what ListenNames asks for.
 	Env []string
 	// Dir is the child's working directory; "" is the caller's.
 	Dir string
 
 	Stdin, Stdout, Stderr Stdio
+
+	// Files are descriptors of the caller's that the child gets as 3, 4, … in
+	// this order, not close-on-exec. The child shares the open file
+	// descriptions. They must stay open until the start was reported.
+	Files []int
+	// ListenNames, when not nil, has a name for each of Files, and the child
+	// gets LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID (its own pid) in its
+	// environment, as sd_listen_fds_with_names(3) reads them, in place of any
+	// in Env. A name must not contain a ':'. It needs clone3(2): without, the
+	// start fails with ENOSYS.
+	ListenNames []string
 }
 
 // Stdio says what one of the first three descriptors of a child refers to.

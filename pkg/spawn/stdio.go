@@ -12,23 +12,40 @@ import (
 // must be low: the lowest free number of a daemon with 10,000 children is not.
 const lowFD = 128
 
-// files are the three files of the child that a spawner is about to start.
+// passSlots is how many descriptors that are passed on, and have a high
+// number, get a low one. Beyond that the child copies a larger part of the
+// table, which is slower and as good.
+const passSlots = 4
+
+// files are the files of the child that a spawner is about to start.
 type files struct {
 	devnull int
-	slots   [3]int // descriptors taken early, so with low numbers, for files that get a high one
+	// slots are descriptors taken early, so with low numbers, for files that
+	// get a high one: a slot for each of the first three, then those for
+	// what is passed on.
+	slots   [3 + passSlots]int
+	slotted [3 + passSlots]bool
 	opened  [3]int // to be closed, or -1
-	slotted [3]bool
+	passed  []int
 }
 
 // newFiles takes the slots.
 func newFiles() (*files, error) {
-	f := &files{devnull: -1, slots: [3]int{-1, -1, -1}, opened: [3]int{-1, -1, -1}}
-	for _, p := range []*int{&f.devnull, &f.slots[0], &f.slots[1], &f.slots[2]} {
-		var err error
-		if *p, err = openAbove2("/dev/null", unix.O_RDWR, 0); err != nil {
-			f.close()
-			return nil, fmt.Errorf("open /dev/null: %w", err)
+	f := &files{devnull: -1, opened: [3]int{-1, -1, -1}}
+	for i := range f.slots {
+		f.slots[i] = -1
+	}
+	var err error
+	for i := -1; i < len(f.slots) && err == nil; i++ {
+		p := &f.devnull
+		if i >= 0 {
+			p = &f.slots[i]
 		}
+		*p, err = openAbove2("/dev/null", unix.O_RDWR, 0)
+	}
+	if err != nil {
+		f.close()
+		return nil, fmt.Errorf("open /dev/null: %w", err)
 	}
 	return f, nil
 }
@@ -72,6 +89,11 @@ func (f *files) openOne(i int, io *Stdio) (int, syscall.Errno) {
 		return fd, 0
 	}
 	defer unix.Close(fd)
+	return f.lower(fd, i)
+}
+
+// lower makes slot i another descriptor of the file of fd.
+func (f *files) lower(fd, i int) (int, syscall.Errno) {
 	if err := unix.Dup3(fd, f.slots[i], unix.O_CLOEXEC); err != nil {
 		return -1, errnoOf(err)
 	}
@@ -79,14 +101,38 @@ func (f *files) openOne(i int, io *Stdio) (int, syscall.Errno) {
 	return f.slots[i], 0
 }
 
-// release closes what open opened.
+// pass returns descriptors, all above 2, of the files that the child is to get
+// as 3, 4, …. They are good until release.
+func (f *files) pass(fds []int) ([]int, *StartError) {
+	f.passed = f.passed[:0]
+	slot := len(f.opened)
+	for _, fd := range fds {
+		if fd < 3 || fd >= lowFD && slot < len(f.slots) {
+			if slot == len(f.slots) {
+				return nil, &StartError{Op: "pass", Errno: syscall.EBADF}
+			}
+			low, errno := f.lower(fd, slot)
+			if errno != 0 {
+				return nil, &StartError{Op: "pass", Errno: errno}
+			}
+			fd = low
+			slot++
+		}
+		f.passed = append(f.passed, fd)
+	}
+	return f.passed, nil
+}
+
+// release closes what open opened, and what pass opened.
 func (f *files) release() {
 	for i, fd := range f.opened {
 		if fd >= 0 {
 			unix.Close(fd)
 			f.opened[i] = -1
 		}
-		if f.slotted[i] {
+	}
+	for i, taken := range f.slotted {
+		if taken {
 			// Fails only if one of the two is no descriptor.
 			_ = unix.Dup3(f.devnull, f.slots[i], unix.O_CLOEXEC)
 			f.slotted[i] = false

@@ -13,7 +13,10 @@ type target struct {
 	path string // for execve, after chdir to dir
 	dir  string
 	args []string
-	env  []string
+	env  []string // but for LISTEN_PID
+	// passed are the descriptors, all above 2, that become 3, 4, …
+	passed []int
+	listen bool // LISTEN_PID belongs into the environment
 	// missing is an interpreter that the program needs and that is not there.
 	missing string
 }
