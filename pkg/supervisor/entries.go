@@ -41,13 +41,14 @@ type launcher struct {
 	command  []string // as configured, for people
 	delay    time.Duration
 	template *config.Template
+	sockets  []passedSocket
 }
 
 // prepare makes the launchers of a configuration. Those of entries that are
 // being removed stay, to say what they were.
 func (s *Supervisor) prepare(c *config.Config) {
 	for _, e := range c.Entries {
-		s.launchers[e.Name] = &launcher{command: e.Command, delay: e.Delay, template: e.Template(s.Identity.Name, s.Environ)}
+		s.launchers[e.Name] = &launcher{command: e.Command, delay: e.Delay, template: e.Template(s.Identity.Name, s.Environ), sockets: passedSockets(e)}
 	}
 }
 
