@@ -17,20 +17,20 @@ func exampleSession(t *testing.T) *session {
 	if err := os.CopyFS(s.dir, os.DirFS("../examples")); err != nil {
 		t.Fatal(err)
 	}
-	cache, web := freeAddress(t), freeAddress(t)
+	cache, web, passed := freeAddress(t), freeAddress(t), freeAddress(t)
 	port := func(address string) string { return address[strings.LastIndexByte(address, ':')+1:] }
-	for _, name := range []string{"quickstart.yaml", "web.yaml", "nginx/nginx.conf"} {
+	for _, name := range []string{"quickstart.yaml", "web.yaml", "nginx/nginx.conf", "sockets.yaml"} {
 		path := filepath.Join(s.dir, name)
 		text, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		ours := strings.NewReplacer(defaultListen, s.listen, "127.0.0.1:8090", web, `"6390"`, `"`+port(cache)+`"`)
+		ours := strings.NewReplacer(defaultListen, s.listen, "127.0.0.1:8090", web, "127.0.0.1:8091", passed, `"6390"`, `"`+port(cache)+`"`)
 		if err := os.WriteFile(path, []byte(ours.Replace(string(text))), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s.env = append(s.env, "CACHE="+port(cache), "WEB=http://"+web, "API=http://"+s.listen)
+	s.env = append(s.env, "CACHE="+port(cache), "WEB=http://"+web, "PASSED=http://"+passed, "API=http://"+s.listen)
 	return s
 }
 
@@ -75,6 +75,30 @@ func TestWebExample(t *testing.T) {
 		{command: "curl -s $WEB", code: 7}, // nobody listens
 		{command: "sentryd start -c ./web.yaml nginx >/dev/null"},
 		{command: "curl -s --retry 20 --retry-connrefused --retry-delay 1 $WEB", want: []string{"hello from nginx"}},
+	} {
+		if code, got := s.shell(step.command); code != step.code || !matches(step.want, got) {
+			t.Fatalf("$ %s\ngot exit code %d and\n%s\nthe daemon printed\n%s", step.command, code, strings.Join(got, "\n"), out)
+		}
+	}
+}
+
+// TestSocketsExample restarts and scales a server in Python, and stops it: its
+// clients wait.
+func TestSocketsExample(t *testing.T) {
+	testenv.Need(t, testenv.Tool("curl"), testenv.Tool("python3"))
+	s := exampleSession(t)
+	out := s.start("sentryd start -c ./sockets.yaml")
+	out.expect("Sentry started …", "…web.1514 …Started…")
+	for _, step := range []step{
+		{command: "curl -s $PASSED", want: []string{"hello from slot …, pid …"}},
+		{command: "sentryd restart -c ./sockets.yaml web >/dev/null"},
+		{command: "curl -s $PASSED", want: []string{"hello from slot …, pid …"}},
+		{command: "sentryd scale -c ./sockets.yaml web=1 >/dev/null"},
+		{command: "curl -s $PASSED", want: []string{"hello from slot 0, pid …"}},
+		{command: "sentryd stop -c ./sockets.yaml web >/dev/null"},
+		{command: "curl -s --max-time 0.2 $PASSED", code: 28}, // it waits, and gives up
+		{command: "sentryd start -c ./sockets.yaml web >/dev/null"},
+		{command: "curl -s $PASSED", want: []string{"hello from slot 0, pid …"}},
 	} {
 		if code, got := s.shell(step.command); code != step.code || !matches(step.want, got) {
 			t.Fatalf("$ %s\ngot exit code %d and\n%s\nthe daemon printed\n%s", step.command, code, strings.Join(got, "\n"), out)

@@ -17,6 +17,7 @@ import (
 	"github.com/sentryd/sentryd/pkg/config"
 	"github.com/sentryd/sentryd/pkg/logs"
 	"github.com/sentryd/sentryd/pkg/procevents"
+	"github.com/sentryd/sentryd/pkg/sockets"
 	"github.com/sentryd/sentryd/pkg/spawn"
 	"github.com/sentryd/sentryd/pkg/state"
 	"github.com/sentryd/sentryd/pkg/supervisor"
@@ -209,7 +210,7 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 			Name: cfg.Name, PID: os.Getpid(), Version: d.version, StartedAt: started, Config: cfg.Path,
 		},
 		Config: cfg, Load: func() (*config.Config, error) { return config.Load(cfg.Path, loadOptions()) },
-		Environ: childEnviron(os.Environ()), Processes: d.pool, Output: d.output, Witness: d.witness,
+		Environ: childEnviron(os.Environ()), Processes: d.pool, Output: d.output, Sockets: sockets.NewSet(), Witness: d.witness,
 		Serving: d.serving, Handover: d, Log: log, Missing: missing(),
 		Clock: supervisor.Clock{Now: monotonic, Wall: time.Now}, Moderation: time.Millisecond,
 	}

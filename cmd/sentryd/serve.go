@@ -56,7 +56,7 @@ func newServing(d *daemon, cfg *config.Config, dir string, inherited *state.Inhe
 	})
 	for _, name := range names(inherited) {
 		rest, ok := strings.CutPrefix(name, listenerPrefix)
-		if !ok {
+		if !ok || strings.HasPrefix(name, supervisor.SocketPrefix) {
 			continue
 		}
 		fd, _ := inherited.Take(name)

@@ -26,6 +26,8 @@ func TestCompareKeys(t *testing.T) {
 		{"directory", before + "\ndirectory: /", "restart directory"},
 		{"environment", before + "\nenvironment!: {A: c}", "restart environment"},
 		{"clean", before + "\nclean_env: true", "restart clean_env"},
+		{"sockets", before + "\nsockets: [{name: a, listen: 'tcp://:80'}]", "restart sockets"},
+		{"no sockets", before + "\nsockets: []", "keep"},
 		{"env file by content", before + "\nenv_file!: b.env", "restart env_file"},
 		{"env file of the same content", before + "\nenv_file!: c.env", "keep"},
 	} {

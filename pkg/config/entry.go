@@ -49,6 +49,7 @@ type Entry struct {
 	CleanEnv    bool              // do not pass on the daemon's own environment
 	Identity    *Identity         // nil: who the daemon is
 	Attributes
+	Sockets []Socket // in the order in which they are passed
 
 	File string // where the entry is given
 	Line int
@@ -78,6 +79,7 @@ type draft struct {
 	badCommand, badArgs          bool  // an error was reported already
 	id                           identityKeys
 	host                         *host
+	socketsAt                    []value // the address of each socket
 }
 
 // newDraft returns the built-in defaults.
@@ -127,6 +129,7 @@ var entryKeys = []key[draft]{
 	{"rlimits", readRlimits, func(d *draft) any { return d.Rlimits }, false},
 	{"capabilities", readCapabilities, capabilitiesDecide, false},
 	{"no_new_privileges", func(v value, d *draft) { v.truth(&d.NoNewPrivileges) }, func(d *draft) any { return d.NoNewPrivileges }, false},
+	{"sockets", readSockets, func(d *draft) any { return d.Sockets }, false},
 }
 
 var stopKeys = []key[Stop]{
@@ -218,7 +221,7 @@ func readEnvFile(v value, d *draft) {
 func (d *draft) finish(name string, v value) *Entry {
 	e := d.Entry
 	e.Name, e.File, e.Line = name, v.file, v.at
-	given := d.commandAt.errs != nil
+	given := d.commandAt.given()
 	switch w := e.written; {
 	case !given:
 		v.fail(`the key "command" is missing`)

@@ -35,6 +35,7 @@ type loader struct {
 	base     string // directory of the main file
 	defaults draft
 	given    map[string]*Entry
+	sockets  map[string]*Entry // by address, who listens there
 	envFiles map[string][]KV
 	host     *host
 	database *accounts // nil: not read yet
@@ -42,7 +43,10 @@ type loader struct {
 
 // load reads the main file at an absolute path and all that it names.
 func load(path string, fs files, h *host) (*Config, error) {
-	l := &loader{files: fs, host: h, base: filepath.Dir(path), given: map[string]*Entry{}, envFiles: map[string][]KV{}}
+	l := &loader{
+		files: fs, host: h, base: filepath.Dir(path),
+		given: map[string]*Entry{}, sockets: map[string]*Entry{}, envFiles: map[string][]KV{},
+	}
 	l.config = &Config{
 		Path:          path,
 		HTTP:          HTTP{Listen: []string{defaultListen}, Hosts: []string{}},
@@ -155,6 +159,7 @@ func (l *loader) entries(v value) {
 			return
 		}
 		l.given[name] = e
+		l.socketAddresses(e, d.socketsAt)
 		l.config.Entries = append(l.config.Entries, e)
 	})
 }

@@ -29,6 +29,7 @@ type Daemon struct {
 	Checked []Source `json:"checked"`
 
 	Machine  Machine  `json:"machine"`
+	Sockets  []Socket `json:"sockets,omitempty"` // of entries
 	Counters Counters `json:"counters"`
 	Reload   Reload   `json:"reload"`
 	// Output is what pkg/logs hands over, JSON in its own form. It travels
@@ -53,6 +54,18 @@ func (s *Saved) Daemon() (*Daemon, error) {
 	}
 	d.Output = s.Output
 	return d, nil
+}
+
+// Socket is a socket that processes are started with; its descriptor is among
+// the files.
+type Socket struct {
+	Network   string `json:"network"`
+	Address   string `json:"address"`
+	ReusePort bool   `json:"reuse_port,omitempty"`
+	Index     int    `json:"index,omitempty"` // of the slot, with ReusePort
+	Cookie    uint64 `json:"cookie"`          // SO_COOKIE
+	Dev       uint64 `json:"dev,omitempty"`   // of a unix socket's file
+	Ino       uint64 `json:"ino,omitempty"`
 }
 
 // Source is a configuration file as it was read.

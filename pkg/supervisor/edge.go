@@ -73,6 +73,7 @@ func (s *Supervisor) carryOut(actions []fsm.Action) (refusal *view.Error) {
 			s.tellEntry(view.EventRemoved, a.Entry, nil)
 		case fsm.SlotGone:
 			s.Output.Remove(logs.Key{Entry: a.Entry, Slot: a.Slot})
+			s.dropSockets(a.Entry, a.Slot)
 		case fsm.Refused:
 			refusal = &view.Error{Kind: refusalKinds[a.Kind], Message: a.Message}
 		case fsm.Done:
@@ -127,6 +128,7 @@ func (s *Supervisor) startSome() bool {
 			continue
 		}
 		s.Output.Hold(key)
+		s.begin(c)
 		s.Processes.Start(c.token, spec)
 	}
 	clear(s.unstarted[:n])
@@ -146,7 +148,12 @@ func (s *Supervisor) spec(id fsm.ID, key logs.Key) (*spawn.Spec, error) {
 		return nil, err
 	}
 	out := spawn.Stdio{Path: s.Output.Path(key), Flags: syscall.O_RDWR}
-	return l.spec(id, out)
+	spec, err := l.spec(id, out)
+	if err != nil {
+		return nil, err
+	}
+	spec.Files, spec.ListenNames, err = s.openSockets(id, l.sockets)
+	return spec, err
 }
 
 func (s *Supervisor) send(a fsm.Send) {
@@ -218,10 +225,21 @@ func (s *Supervisor) shown(id fsm.ID, err *spawn.StartError) error {
 	return &e
 }
 
+// begin notes that pkg/spawn knows a child from now on.
+func (s *Supervisor) begin(c *child) {
+	c.begun = true
+	s.begun[c.id.Entry]++
+}
+
 func (s *Supervisor) forget(t spawn.Token) {
 	c := s.children[t]
 	if c == nil {
 		return
+	}
+	if c.begun {
+		if s.begun[c.id.Entry]--; s.begun[c.id.Entry] == 0 {
+			delete(s.begun, c.id.Entry)
+		}
 	}
 	delete(s.children, t)
 	delete(s.tokens, c.id)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sentryd/sentryd/pkg/config"
 	"github.com/sentryd/sentryd/pkg/logs"
+	"github.com/sentryd/sentryd/pkg/sockets"
 	"github.com/sentryd/sentryd/pkg/spawn"
 	"github.com/sentryd/sentryd/pkg/state"
 	"github.com/sentryd/sentryd/pkg/view"
@@ -228,14 +229,14 @@ func (o output) Forget(string)                  {}
 func (o output) Pause() (*logs.Handover, error) { return &logs.Handover{}, nil }
 func (o output) Resume()                        {}
 
-// sockets is the fake of whoever serves.
-type sockets struct{ *edge }
+// server is the fake of whoever serves.
+type server struct{ *edge }
 
-func (s sockets) Prepare(*config.Config) error { return nil }
-func (s sockets) Abandon()                     {}
-func (s sockets) Suspend() ([]Socket, error)   { s.suspended++; return []Socket{{"listener:x", 99}}, nil }
-func (s sockets) Resume()                      { s.resumed++ }
-func (s sockets) Listeners() []view.Listener   { return []view.Listener{} }
+func (s server) Prepare(*config.Config) error { return nil }
+func (s server) Abandon()                     {}
+func (s server) Suspend() ([]Socket, error)   { s.suspended++; return []Socket{{"listener:x", 99}}, nil }
+func (s server) Resume()                      { s.resumed++ }
+func (s server) Listeners() []view.Listener   { return []view.Listener{} }
 
 // image is the fake of pkg/state.
 type image struct{ *edge }
@@ -268,8 +269,8 @@ func (e *edge) options(path string) Options {
 	}
 	return Options{
 		Identity: Identity{Name: cfg.Name, PID: 1, Version: "test", StartedAt: time.Now(), Config: cfg.Path},
-		Config:   cfg, Load: load, Processes: e, Output: output{e}, Witness: NewWitness(nil, nil, "none in a test"),
-		Serving: sockets{e}, Handover: image{e}, Log: slog.New(slog.DiscardHandler),
+		Config:   cfg, Load: load, Processes: e, Output: output{e}, Sockets: sockets.NewSet(), Witness: NewWitness(nil, nil, "none in a test"),
+		Serving: server{e}, Handover: image{e}, Log: slog.New(slog.DiscardHandler),
 		Clock: Clock{Now: e.now, Wall: time.Now},
 	}
 }

@@ -51,14 +51,14 @@ func (s *Supervisor) saved(next *config.Config) *state.Daemon {
 
 // handOver is run by the owner: it stops spawning, takes in what has happened,
 // and goes on as the next image. When it returns, everything is as it was.
-func (s *Supervisor) handOver(next *config.Config, sockets []Socket) error {
+func (s *Supervisor) handOver(next *config.Config, serving []Socket) error {
 	if s.machine.Stopping() || s.outcome != nil {
 		return view.Errorf(view.Unavailable, "the daemon is stopping")
 	}
 	s.paused = true
 	s.Processes.Pause()
 	s.takeProcesses()
-	err := s.exec(next, sockets)
+	err := s.exec(next, serving)
 	s.paused = false
 	s.Processes.Resume()
 	s.unstarted = nil
@@ -84,7 +84,7 @@ func (s *Supervisor) reissue(pending []fsm.ID) {
 	}
 }
 
-func (s *Supervisor) exec(next *config.Config, sockets []Socket) error {
+func (s *Supervisor) exec(next *config.Config, serving []Socket) error {
 	pipes, err := s.Output.Pause()
 	if err != nil {
 		return fmt.Errorf("pause the output: %w", err)
@@ -108,7 +108,10 @@ func (s *Supervisor) exec(next *config.Config, sockets []Socket) error {
 			files = append(files, state.File{Name: pidfdName(known.id), FD: c.PidFD})
 		}
 	}
-	for _, sock := range sockets {
+	var passed []state.File
+	saved.Sockets, passed = s.saveSockets()
+	files = append(files, passed...)
+	for _, sock := range serving {
 		files = append(files, state.File{Name: sock.Name, FD: sock.FD})
 	}
 	if conn := s.Witness.connector(); conn != nil {
@@ -181,9 +184,11 @@ func Resume(o Options, saved *state.Daemon, files map[string]int) (*Supervisor, 
 
 	s.paused = true
 	s.adopt(snap, files)
+	s.adoptSockets(saved.Sockets, files)
 	s.config = o.Config
 	s.prepare(applied)
 	s.prepare(o.Config)
+	s.retainSockets()
 	restart := make(map[string]bool)
 	for _, c := range config.Compare(applied, o.Config).Entries {
 		restart[c.Name] = c.Action == config.Restart
@@ -245,6 +250,7 @@ func (s *Supervisor) adoptSlot(id fsm.ID, slot *fsm.SlotSnapshot, files map[stri
 	}
 	s.children[c.token] = c
 	s.tokens[id] = c.token
+	s.begin(c)
 	if slot.Live {
 		s.Witness.track(c.pid, c.token, c.startedAt)
 	}

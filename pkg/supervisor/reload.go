@@ -103,17 +103,27 @@ func (s *Supervisor) preflight(ctx context.Context) (*config.Config, *view.Diff,
 	if err := s.Serving.Prepare(next); err != nil {
 		return nil, nil, &view.Error{Kind: view.BadConfig, Message: err.Error()}
 	}
+	if err := s.reserveSockets(ctx, next); err != nil {
+		s.Serving.Abandon()
+		return nil, nil, &view.Error{Kind: view.BadConfig, Message: err.Error()}
+	}
 	saved, err := s.save(ctx, next)
 	if err != nil {
-		s.Serving.Abandon()
+		s.abandon()
 		return nil, nil, err
 	}
 	if err := s.Handover.Preflight(ctx, saved); err != nil {
-		s.Serving.Abandon()
+		s.abandon()
 		s.counts.reexec(resultFailed)
 		return nil, nil, &view.Error{Kind: view.BadConfig, Message: fmt.Sprintf("the program cannot go on as %s: %v", s.Handover.Binary(), err)}
 	}
 	return next, s.diff(next), nil
+}
+
+// abandon gives up what the preflight bound.
+func (s *Supervisor) abandon() {
+	s.Serving.Abandon()
+	s.ask(context.Background(), s.release)
 }
 
 // refuseReload says why the daemon goes on as it was.
@@ -134,14 +144,15 @@ func (s *Supervisor) refuseReload(err error) {
 // reexec hands over to the next image. It comes back only when that failed.
 func (s *Supervisor) reexec(next *config.Config) {
 	defer func() { <-s.reloading }()
-	sockets, failure := s.Serving.Suspend()
+	serving, failure := s.Serving.Suspend()
 	if failure == nil {
-		err := s.ask(context.Background(), func() { failure = s.handOver(next, sockets) })
+		err := s.ask(context.Background(), func() { failure = s.handOver(next, serving) })
 		if err != nil {
 			return // the daemon has ended meanwhile
 		}
 	}
 	s.Serving.Resume()
+	s.ask(context.Background(), s.release)
 	s.counts.reexec(resultFailed)
 	s.refuseReload(failure)
 }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/sentryd/sentryd/pkg/config"
+	"github.com/sentryd/sentryd/pkg/sockets"
 	"github.com/sentryd/sentryd/pkg/spawn"
 	"github.com/sentryd/sentryd/pkg/supervisor/fsm"
 	"github.com/sentryd/sentryd/pkg/view"
@@ -36,6 +37,7 @@ type Options struct {
 	Environ   []string
 	Processes Processes
 	Output    Output
+	Sockets   Sockets
 	Witness   *Witness
 	Serving   Serving
 	Handover  Handover
@@ -94,7 +96,10 @@ type Supervisor struct {
 	startedAt fsm.Instant // when a start was first asked for after that
 	unstarted []*child    // starts that pkg/spawn was not asked for yet, in order
 
-	history     history
+	history  history
+	begun    map[string]int  // children of an entry that pkg/spawn knows
+	reserved []*sockets.Spec // opened for the next image
+
 	picture     picture
 	publisher   publisher
 	significant bool // something of the daemon itself changed since the last picture
@@ -113,6 +118,7 @@ type child struct {
 	id        fsm.ID
 	token     spawn.Token
 	pid       int  // 0 until it has started
+	begun     bool // pkg/spawn knows it
 	ended     bool // the main process has, and something of its tree lives on
 	startedAt fsm.Instant
 }
@@ -139,6 +145,7 @@ func newSupervisor(o Options, m *fsm.Machine) *Supervisor {
 		launchers: make(map[string]*launcher),
 		children:  make(map[spawn.Token]*child),
 		tokens:    make(map[fsm.ID]spawn.Token),
+		begun:     make(map[string]int),
 		requests:  make(chan request),
 		reloading: make(chan struct{}, 1),
 		ended:     make(chan struct{}),
@@ -209,6 +216,9 @@ func (s *Supervisor) Run() Outcome {
 		s.paused = true
 		s.Processes.Pause()
 		s.takeProcesses()
+	}
+	if *s.outcome == Finished {
+		s.Sockets.Close()
 	}
 	s.publish()
 	s.Output.Flush()
