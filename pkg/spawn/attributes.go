@@ -108,7 +108,9 @@ func (g *program) privileged(t *target, free int) {
 // ptrace(2) and /proc/PID/mem are for root alone. It is ours too, and stays so
 // for good: PR_SET_DUMPABLE in the wrong moment would open a child of another
 // spawner. Besides, the permitted set is left whole, for execve to reduce:
-// only who has as many capabilities may trace the child.
+// only who has as many capabilities may trace the child, even where
+// fs.suid_dumpable is 1. But with no_new_privs execve measures by that set what
+// would be gained by file capabilities, so it is reduced then.
 func (g *program) identity(a *Attributes) {
 	if a == nil {
 		return
@@ -137,7 +139,7 @@ func (g *program) identity(a *Attributes) {
 		g.step("setuid", c.Name, unix.SYS_SETRESUID, uintptr(c.UID), uintptr(c.UID), uintptr(c.UID))
 	}
 	if reduce {
-		g.capset(caps)
+		g.capset(caps, a.NoNewPrivileges)
 	}
 	if a.NoNewPrivileges {
 		g.step("no_new_privs", "", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -145,14 +147,17 @@ func (g *program) identity(a *Attributes) {
 }
 
 // capset appends the steps by which the child has these capabilities and no
-// others, once it has called execve(2).
-func (g *program) capset(caps uint64) {
+// others, once it has called execve(2), or now.
+func (g *program) capset(caps uint64, now bool) {
 	h, d := &g.data.header, &g.data.caps
 	*h = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	_ = unix.Capget(h, &d[0]) // it fails for a bad version or pid alone
 	for i := range d {
 		half := uint32(caps >> (32 * i))
 		d[i].Effective, d[i].Inheritable = half, half
+		if now {
+			d[i].Permitted = half
+		}
 	}
 	g.step("capset", "", unix.SYS_CAPSET, uintptr(unsafe.Pointer(h)), uintptr(unsafe.Pointer(d)))
 	for n := 0; caps != 0; caps, n = caps>>1, n+1 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/bits"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -172,6 +173,49 @@ func TestCapabilities(t *testing.T) {
 	}
 }
 
+// TestFileCapabilities: a program with file capabilities has them under another
+// user, as it would from a shell, but not with no_new_privs or outside the
+// bounding set.
+func TestFileCapabilities(t *testing.T) {
+	testenv.Need(t, testenv.Root())
+	p := newTestPool(t, Options{}, nil)
+	if p.fork {
+		t.Skip("needs clone3(2)")
+	}
+	s := static(t, pause())
+	for dir := filepath.Dir(s.Path); dir != os.TempDir(); dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// struct vfs_cap_data, version 2 and effective: CAP_NET_BIND_SERVICE permitted.
+	data := []byte{1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+	if err := unix.Setxattr(s.Path, "security.capability", data, 0); err != nil {
+		t.Skip("needs file capabilities:", err)
+	}
+	user := &Credential{UID: stranger, GID: stranger, Groups: []uint32{}}
+	for i, test := range []struct {
+		attr Attributes
+		want string
+	}{
+		{Attributes{Credential: user}, "0000000000000400"},
+		{Attributes{Credential: user, NoNewPrivileges: true}, "0000000000000000"},
+		{Attributes{Credential: user, NoNewPrivileges: true, Capabilities: []int{10}}, "0000000000000400"},
+	} {
+		s.Attributes = &test.attr
+		pid := startOne(t, p, Token(i), s)
+		if got := procStatus(t, pid, "CapPrm")["CapPrm"]; got != test.want {
+			t.Errorf("%d: %s, want %s", i, got, test.want)
+		}
+	}
+	// execve(2) refuses a program that would lack what its file says it needs.
+	s.Attributes = &Attributes{Credential: user, Capabilities: []int{}}
+	p.Start(99, s)
+	if ev := p.take(t, 1); ev[0].Kind != StartFailed || *ev[0].Err != (StartError{"exec", s.Path, syscall.EPERM}) {
+		t.Errorf("%+v", ev[0])
+	}
+}
+
 // TestCredentialByFork: what syscall can do it does, and the rest is refused.
 func TestCredentialByFork(t *testing.T) {
 	testenv.Need(t, testenv.Root())
@@ -270,6 +314,23 @@ func helpPlain() error {
 	}
 	p.Close()
 	return nil
+}
+
+// TestUndumpable: once a child of another user has shared our memory, that
+// user's processes may not look into it by way of the next.
+func TestUndumpable(t *testing.T) {
+	testenv.Need(t, testenv.Root())
+	p := newTestPool(t, Options{}, nil)
+	if p.fork {
+		t.Skip("needs clone3(2)")
+	}
+	if mode, err := os.ReadFile("/proc/sys/fs/suid_dumpable"); err != nil || string(mode) == "1\n" {
+		t.Skipf("needs fs.suid_dumpable to be 0 or 2, it is %s (%v)", mode, err)
+	}
+	startOne(t, p, 1, everything())
+	if n, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || n == 1 {
+		t.Errorf("dumpable: %d, %v", n, err)
+	}
 }
 
 // TestDirectoryOfUser: a child goes to its directory as who it is.
