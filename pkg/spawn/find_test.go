@@ -73,7 +73,11 @@ func TestFindLeaders(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(otherfd)
-	t.Cleanup(func() { _ = unix.PidfdSendSignal(otherfd, unix.SIGKILL, nil, 0) })
+	defer func() {
+		if err := unix.PidfdSendSignal(otherfd, unix.SIGKILL, nil, 0); err != nil {
+			t.Errorf("end the other one: %v", err)
+		}
+	}()
 	if got, _ := findMarked(t, "", mark); !slices.Equal(got, []int{main, other}) {
 		t.Errorf("found %v, want the main process first: %v", got, []int{main, other})
 	}
