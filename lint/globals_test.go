@@ -15,6 +15,7 @@ import (
 var mutableState = map[string]string{
 	"pkg/spawn.haveClone3":    "a fact of the kernel, asked once",
 	"pkg/spawn.bounding":      "a fact of this process, which nothing adds to, asked once",
+	"pkg/spawn.bootID":        "a fact of this boot, read once",
 	"pkg/spawn.originalLimit": "a fact of this process from before main, found once",
 	"pkg/state.lostNofile":    "stands in for what package syscall keeps in a variable of its own, for the process",
 }

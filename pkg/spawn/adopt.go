@@ -12,7 +12,8 @@ import (
 // reported as if it had been started here. A pidfd below 0 has one opened by
 // the pid. The pidfd belongs to the Pool from here on, and becomes
 // close-on-exec; if Adopt fails it stays the caller's. A process that is not a
-// child of this one is refused with an error that wraps syscall.ECHILD.
+// child of this one is refused with an error that wraps syscall.ECHILD: see
+// AdoptOrphan.
 func (p *Pool) Adopt(token Token, pid, pidfd int) (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

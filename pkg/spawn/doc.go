@@ -33,6 +33,14 @@
 // A file system that hangs costs the starts that need it, which fail with
 // ETIMEDOUT, and nobody else.
 //
+// # After the death of a parent
+//
+// A child goes on when the process that started it dies. Its Identity, which
+// comes with Started where Options.Identify is set, can be written down: the
+// next process opens a pidfd by it (Identity.Open) and has AdoptOrphan watch it.
+// A child whose identity could not be written down any more is found by
+// FindLeaders, after EndUnexeced has ended what had not come to execve.
+//
 // # How a child is made
 //
 // On amd64 and arm64 by clone3(2) with CLONE_VM, CLONE_VFORK, CLONE_FILES,
@@ -56,6 +64,9 @@
 // syscall.ForkExec, for which these five do not hold.
 //
 // # Kernels
+//
+// An Identity that needs no second opinion: 6.9. The status of an orphan that was
+// reaped by another: 6.15.
 //
 // Linux 5.10 or later (CLONE_CLEAR_SIGHAND 5.5, close_range 5.9). Before 6.9
 // there is no PIDFD_SIGNAL_PROCESS_GROUP: then /proc is read for the members

@@ -49,8 +49,9 @@ type Event struct {
 	// Wall is the same moment in nanoseconds since the Unix epoch.
 	Wall int64
 
-	Err    *StartError // StartFailed only
-	Status Status      // Exited only
+	Err      *StartError // StartFailed only
+	Identity *Identity   // Started only, with Options.Identify; nil if there is none
+	Status   Status      // Exited only
 
 	// GroupEmpty: no process was left in the child's process group when the
 	// child was reaped.
@@ -73,6 +74,8 @@ type Status struct {
 	Signal int
 	// Core: a core dump was made (or piped to a handler).
 	Core bool
+	// NoUsage: how it ended is known, what it used up is not; the rest is zero.
+	NoUsage bool
 	// UserTime and SystemTime are the CPU time of the process and of those of
 	// its descendants that were waited for.
 	UserTime, SystemTime time.Duration

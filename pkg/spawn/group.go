@@ -71,6 +71,9 @@ func (p *Pool) watchGroups() {
 		for _, c := range p.dirty {
 			c.queued = false
 			if p.children[c.token] == c {
+				if c.orphan && c.reported {
+					c.reaped = p.reapedOrphan(c)
+				}
 				groups[c.pid] = &group{child: c, reaped: c.reaped}
 			}
 		}
@@ -109,7 +112,10 @@ func (p *Pool) find(groups map[int]*group) {
 			case pid == pgid:
 				// Our leader is dead. Once it was reaped its pid can only be
 				// given out again after the last of its group has gone.
-				g.reused = g.reaped
+				// A living one is another's in any case. What an orphan left
+				// is there until its parent reaps it.
+				g.reused = g.reaped || !dead(pidfd)
+				g.corpses = g.corpses || g.child.orphan && !g.reused
 			case dead(pidfd):
 				g.corpses = true
 			default:
@@ -156,7 +162,7 @@ func (p *Pool) found(g *group) {
 		if st, _, errno := waitNow(c.pidfd, 0); errno == 0 {
 			c.exit.Status = st
 		}
-		c.reaped = true
+		c.reaped = !c.orphan || p.reapedOrphan(c)
 	}
 	if g.reused {
 		g.pids = nil

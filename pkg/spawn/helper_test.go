@@ -16,11 +16,15 @@ import (
 
 // helpers run in a process of their own; see TestMain.
 var helpers = map[string]func() error{
-	"limit": helpLimit,
-	"nproc": helpNproc,
-	"files": helpFiles,
-	"plain": helpPlain,
-	"oom":   helpOOM,
+	"plain":    helpPlain,
+	"oom":      helpOOM,
+	"limit":    helpLimit,
+	"nproc":    helpNproc,
+	"files":    helpFiles,
+	"nest":     helpNest,
+	"dies":     helpDies,
+	"unexeced": helpUnexeced,
+	"end":      helpEnd,
 }
 
 func runHelper(t *testing.T, name string, wrap ...string) string {

@@ -23,24 +23,29 @@ type Options struct {
 	// take from clone to execve; 4 s if zero. After that the start has failed
 	// with ETIMEDOUT.
 	TouchTimeout time.Duration
+	// Identify has each Started come with the child's Identity. It costs some
+	// microseconds a start, in the spawner.
+	Identify bool
 }
 
 // Pool starts children and watches them. Its methods may be called from any
 // goroutine. A fixed number of goroutines serves any number of children.
 type Pool struct {
-	timeout time.Duration
-	clock   clock
-	ep      int      // epoll set: one entry a watch, and the eventfd
-	epoll   *os.File // the same set, for waiter
-	waiter  syscall.RawConn
-	wakefd  int       // eventfd that ends the reaper
-	orig    origLimit // the RLIMIT_NOFILE that children get
-	oom     *int      // the oom_score_adj that children get, nil: ours
-	fork    bool      // no clone3 here: start by syscall.ForkExec
-	probe   groupProbe
-	touch   func(path string) (missing string) // touchFile; tests put a hanging one here
-	interps interpCache
-	reserve reserve
+	timeout  time.Duration
+	identify bool
+	clock    clock
+	ep       int      // epoll set: one entry a watch, and the eventfd
+	epoll    *os.File // the same set, for waiter
+	waiter   syscall.RawConn
+	wakefd   int       // eventfd that ends the reaper
+	orig     origLimit // the RLIMIT_NOFILE that children get
+	oom      *int      // the oom_score_adj that children get, nil: ours
+	fork     bool      // no clone3 here: start by syscall.ForkExec
+	probe    groupProbe
+	touch    func(path string) (missing string) // touchFile; tests put a hanging one here
+	interps  interpCache
+	ended    func(pidfd int) Status // exitStatus; tests put one with fewer rights here
+	reserve  reserve
 
 	done sync.WaitGroup // reaper, group watcher
 
@@ -78,6 +83,8 @@ type child struct {
 	ended    bool
 	reaped   bool
 	reported bool               // Exited was queued
+	orphan   bool               // not ours to wait for, see orphan.go
+	givenUp  bool               // its status
 	exit     Event              // Exited, until it is queued
 	members  map[uint64]*member // watched processes of the group, by watch id
 	queued   bool               // in Pool.dirty
@@ -120,6 +127,7 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 	}
 	p := &Pool{
 		timeout:  o.TouchTimeout,
+		identify: o.Identify,
 		clock:    newClock(),
 		ep:       -1,
 		wakefd:   -1,
@@ -132,6 +140,7 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 	}
 	p.work.L, p.idle.L, p.regroup.L = &p.mu, &p.mu, &p.mu
 	p.touch = p.touchFile
+	p.ended = exitStatus
 	defer func() {
 		if err != nil {
 			p.closeFDs()
@@ -276,6 +285,8 @@ type Child struct {
 	PidFD int
 	// Reaped: the main process is gone, its group is not.
 	Reaped bool
+	// Orphan: AdoptOrphan is to be used, not Adopt.
+	Orphan bool
 }
 
 // Children lists what the Pool watches, in no order. To hand it over through
@@ -286,7 +297,7 @@ func (p *Pool) Children() []Child {
 	defer p.mu.Unlock()
 	l := make([]Child, 0, len(p.children))
 	for _, c := range p.children {
-		l = append(l, Child{Token: c.token, PID: c.pid, PidFD: c.pidfd, Reaped: c.reported})
+		l = append(l, Child{Token: c.token, PID: c.pid, PidFD: c.pidfd, Reaped: c.reported, Orphan: c.orphan})
 	}
 	return l
 }

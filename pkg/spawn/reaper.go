@@ -95,6 +95,10 @@ func (p *Pool) collect(c *child) {
 	if c.ended || p.frozen { // Resume looks at all of them
 		return
 	}
+	if c.orphan {
+		p.collectOrphan(c)
+		return
+	}
 	flags := 0
 	if !p.probe.exact {
 		flags = unix.WNOWAIT // watchGroups reaps it: see there
@@ -102,7 +106,7 @@ func (p *Pool) collect(c *child) {
 	st, ended, errno := waitNow(c.pidfd, flags)
 	switch {
 	case errno == syscall.ECHILD && dead(c.pidfd):
-		st = Status{} // somebody else reaped it
+		st = p.ended(c.pidfd) // somebody else reaped it
 	case !ended:
 		return // a stale hint
 	}

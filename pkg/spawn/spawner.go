@@ -66,6 +66,11 @@ func (s *spawner) run() {
 	for s.next() {
 		p.mu.Unlock()
 		o := s.start()
+		if p.identify && o.pid > 0 && o.err == nil {
+			if id, err := identify(o.pid, o.pidfd); err == nil {
+				o.identity = &id
+			}
+		}
 		p.mu.Lock()
 		s.settle(o)
 		s.busy = false
@@ -114,6 +119,7 @@ func (s *spawner) enter(phase uint32) {
 // taken away.
 type outcome struct {
 	pid, pidfd int
+	identity   *Identity
 	err        *StartError
 }
 
@@ -135,7 +141,7 @@ func (s *spawner) start() outcome {
 	if s.p.fork {
 		pid, pidfd, err := forkExec(&s.target, &fds)
 		s.phase.Store(done)
-		return outcome{pid, pidfd, err}
+		return outcome{pid: pid, pidfd: pidfd, err: err}
 	}
 	pid, pidfd, err := s.prog.run(&s.target)
 	if !s.phase.CompareAndSwap(cloning, done) {
@@ -145,7 +151,7 @@ func (s *spawner) start() outcome {
 	if err != nil {
 		s.bury(pidfd)
 	}
-	return outcome{pid, pidfd, err}
+	return outcome{pid: pid, pidfd: pidfd, err: err}
 }
 
 // bury ends and reaps a child that nobody was told of.
@@ -178,7 +184,7 @@ func (s *spawner) settle(o outcome) {
 			p.emit(failed(s.job.token, &StartError{Op: "watch", Errno: errnoOf(err)}))
 			return
 		}
-		p.emit(Event{Kind: Started, Token: s.job.token, PID: o.pid})
+		p.emit(Event{Kind: Started, Token: s.job.token, PID: o.pid, Identity: o.identity})
 	}
 }
 

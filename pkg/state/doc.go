@@ -17,5 +17,15 @@
 //	signal.Notify(hup, unix.SIGHUP) // before anything else
 //	inh, err := state.Inherit()
 //
+// What must outlive a SIGKILL is in the [Journal]: the same saved types, as
+// records that are appended while the daemon runs. A daemon that starts calls
+// [ReadJournal], takes over what it tells of, and then goes on in a journal of
+// its own.
+//
+//	r, err := state.ReadJournal(dir) // nil, nil: there was none
+//	j, err := state.NewJournal(dir, version)
+//	err = all.All(saved, processes, marks); err = j.Compact(&all)
+//	batch.Slot("web", &slot); err = j.Append(&batch) // before it is acted on
+//
 // Everything here is Linux only.
 package state

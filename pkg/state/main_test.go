@@ -19,6 +19,8 @@ func TestMain(m *testing.M) {
 		"failedexec": playFailedExec,
 		"lock":       playLock,
 		"check":      playCheck,
+		"journal":    playJournal,
+		"noroom":     playNoRoom,
 	}
 	role, ok := os.LookupEnv(roleEnv)
 	if !ok {

@@ -246,7 +246,7 @@ func (s *Supervisor) forget(t spawn.Token) {
 }
 
 func status(st spawn.Status) fsm.Status {
-	out := fsm.Status{UsageSet: st.Known, User: st.UserTime, Sys: st.SystemTime, MaxRSS: st.MaxRSS}
+	out := fsm.Status{UsageSet: st.Known && !st.NoUsage, User: st.UserTime, Sys: st.SystemTime, MaxRSS: st.MaxRSS}
 	switch {
 	case !st.Known:
 		out.Reason = fsm.ReasonUnknown

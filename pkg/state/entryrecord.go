@@ -1,0 +1,234 @@
+package state
+
+import (
+	"maps"
+	"slices"
+)
+
+// appendEntry writes an entry without its slots, which have records of their own.
+func appendEntry(b []byte, e *Entry) []byte {
+	b = appendText(b, 1, e.Name)
+	b = appendNested(b, 2, func(b []byte) []byte { return appendSpec(b, &e.Spec) })
+	b = appendInt(b, 3, int64(e.Count))
+	b = appendText(b, 4, e.CountBy)
+	b = appendBool(b, 5, e.Held)
+	b = appendBool(b, 6, e.Removed)
+	for _, n := range slices.Sorted(maps.Keys(e.Retired)) {
+		b = appendNested(b, 7, func(b []byte) []byte {
+			r := e.Retired[n]
+			b = appendInt(b, 1, int64(n))
+			b = appendUint(b, 2, r.Incarnation)
+			return appendBool(b, 3, r.Held)
+		})
+	}
+	b = appendNested(b, 8, func(b []byte) []byte {
+		b = appendUint(b, 1, e.Roll.Gen)
+		b = appendInt(b, 2, int64(e.Roll.Next))
+		b = appendInt(b, 3, int64(e.Roll.Batch))
+		b = appendText(b, 4, e.Roll.By)
+		return appendBool(b, 5, e.Roll.Active)
+	})
+	return appendNested(b, 9, func(b []byte) []byte { return appendTotals(b, &e.Totals) })
+}
+
+func (e *Entry) read(f fields) bool {
+	for f.next() {
+		switch f.num {
+		case 1:
+			f.string(&e.Name)
+		case 2:
+			f.bad = !e.Spec.read(f.nested())
+		case 3:
+			f.int(&e.Count)
+		case 4:
+			f.string(&e.CountBy)
+		case 5:
+			f.bool(&e.Held)
+		case 6:
+			f.bool(&e.Removed)
+		case 7:
+			f.bad = !e.readRetired(f.nested())
+		case 8:
+			f.bad = !e.Roll.read(f.nested())
+		case 9:
+			f.bad = !e.Totals.read(f.nested())
+		}
+	}
+	return !f.bad && e.Name != ""
+}
+
+func (e *Entry) readRetired(f fields) bool {
+	var n int
+	var r Retired
+	for f.next() {
+		switch f.num {
+		case 1:
+			f.int(&n)
+		case 2:
+			f.uint(&r.Incarnation)
+		case 3:
+			f.bool(&r.Held)
+		}
+	}
+	if e.Retired == nil {
+		e.Retired = make(map[int]Retired)
+	}
+	e.Retired[n] = r
+	return !f.bad
+}
+
+func (r *Roll) read(f fields) bool {
+	for f.next() {
+		switch f.num {
+		case 1:
+			f.uint(&r.Gen)
+		case 2:
+			f.int(&r.Next)
+		case 3:
+			f.int(&r.Batch)
+		case 4:
+			f.string(&r.By)
+		case 5:
+			f.bool(&r.Active)
+		}
+	}
+	return !f.bad
+}
+
+func appendSpec(b []byte, s *Spec) []byte {
+	b = appendInt(b, 1, int64(s.Count))
+	b = appendBool(b, 2, s.Autostart)
+	b = appendInt(b, 3, s.DelayNS)
+	b = appendInt(b, 4, s.MinUptimeNS)
+	b = appendUint(b, 5, uint64(s.Restart))
+	b = appendInts(b, 6, s.SuccessExitCodes)
+	b = appendInt(b, 7, int64(s.StopSignal))
+	b = appendInt(b, 8, s.StopTimeoutNS)
+	return appendUint(b, 9, uint64(s.StopMode))
+}
+
+func (s *Spec) read(f fields) bool {
+	for f.next() {
+		switch f.num {
+		case 1:
+			f.int(&s.Count)
+		case 2:
+			f.bool(&s.Autostart)
+		case 3:
+			f.int64(&s.DelayNS)
+		case 4:
+			f.int64(&s.MinUptimeNS)
+		case 5:
+			f.byte(&s.Restart)
+		case 6:
+			f.ints(&s.SuccessExitCodes)
+		case 7:
+			f.int(&s.StopSignal)
+		case 8:
+			f.int64(&s.StopTimeoutNS)
+		case 9:
+			f.byte(&s.StopMode)
+		}
+	}
+	return !f.bad
+}
+
+func appendTotals(b []byte, t *Totals) []byte {
+	b = appendUint(b, 1, t.Starts)
+	b = appendUint(b, 2, t.Exits)
+	for i := range t.ByStatus {
+		b = appendNested(b, 3, func(b []byte) []byte {
+			x := &t.ByStatus[i]
+			b = appendText(b, 1, x.Reason)
+			b = appendInt(b, 2, int64(x.Number))
+			return appendUint(b, 3, x.N)
+		})
+	}
+	for _, errno := range slices.Sorted(maps.Keys(t.StartFailures)) {
+		b = appendNested(b, 4, func(b []byte) []byte {
+			b = appendText(b, 1, errno)
+			return appendUint(b, 2, t.StartFailures[errno])
+		})
+	}
+	b = appendHistogram(b, 5, &t.Uptime)
+	b = appendHistogram(b, 6, &t.Latency)
+	b = appendInt(b, 7, t.UserNS)
+	return appendInt(b, 8, t.SysNS)
+}
+
+func (t *Totals) read(f fields) bool {
+	for f.next() {
+		switch f.num {
+		case 1:
+			f.uint(&t.Starts)
+		case 2:
+			f.uint(&t.Exits)
+		case 3:
+			var x StatusTotal
+			f.bad = !x.read(f.nested())
+			t.ByStatus = append(t.ByStatus, x)
+		case 4:
+			f.bad = !t.readFailures(f.nested())
+		case 5:
+			f.bad = !t.Uptime.read(f.nested())
+		case 6:
+			f.bad = !t.Latency.read(f.nested())
+		case 7:
+			f.int64(&t.UserNS)
+		case 8:
+			f.int64(&t.SysNS)
+		}
+	}
+	return !f.bad
+}
+
+func (x *StatusTotal) read(f fields) bool {
+	for f.next() {
+		switch f.num {
+		case 1:
+			f.string(&x.Reason)
+		case 2:
+			f.int(&x.Number)
+		case 3:
+			f.uint(&x.N)
+		}
+	}
+	return !f.bad
+}
+
+func (t *Totals) readFailures(f fields) bool {
+	var errno string
+	var n uint64
+	for f.next() {
+		switch f.num {
+		case 1:
+			f.string(&errno)
+		case 2:
+			f.uint(&n)
+		}
+	}
+	if t.StartFailures == nil {
+		t.StartFailures = make(map[string]uint64)
+	}
+	t.StartFailures[errno] = n
+	return !f.bad
+}
+
+func appendHistogram(b []byte, field int, h *Histogram) []byte {
+	return appendNested(b, field, func(b []byte) []byte {
+		b = appendUints(b, 1, h.Counts)
+		return appendInt(b, 2, h.SumNS)
+	})
+}
+
+func (h *Histogram) read(f fields) bool {
+	for f.next() {
+		switch f.num {
+		case 1:
+			f.uints(&h.Counts)
+		case 2:
+			f.int64(&h.SumNS)
+		}
+	}
+	return !f.bad
+}

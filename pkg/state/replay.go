@@ -1,0 +1,288 @@
+package state
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"hash/crc32"
+	"maps"
+	"slices"
+)
+
+// Recovered is what a journal tells.
+type Recovered struct {
+	Head JournalHead
+	// Daemon is the state after the last whole batch, entries sorted by name
+	// and slots by number, as [Saved.Daemon] would return it; nil if not even
+	// the first batch is whole.
+	Daemon *Daemon
+	// Processes are the identities, sorted by entry and slot. One is good only
+	// for the incarnation that it names.
+	Processes []Process
+	Marks     Marks
+	Report    JournalReport
+}
+
+// JournalReport says how much of a journal was understood.
+type JournalReport struct {
+	Batches int   // whole ones
+	Ignored int   // bytes at the end
+	Reason  error // why those were ignored: ErrTruncated or ErrCorrupt, or nil
+	// Unknown counts records of kinds that this program does not know, Bad those
+	// that it could not read, in batches whose sum is right: a newer program
+	// wrote them.
+	Unknown, Bad int
+	// Newer: the journal is of a newer format than JournalFormat. What is known
+	// was used.
+	Newer bool
+}
+
+// Complete reports that all of the journal was understood.
+func (r *JournalReport) Complete() bool {
+	return r.Ignored == 0 && r.Unknown == 0 && r.Bad == 0 && !r.Newer
+}
+
+// String says what was not understood, for a message.
+func (r *JournalReport) String() string {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%d batches", r.Batches)
+	if r.Newer {
+		b.WriteString(", of a newer format")
+	}
+	if r.Ignored > 0 {
+		fmt.Fprintf(&b, ", %d bytes at the end ignored: %v", r.Ignored, r.Reason)
+	}
+	if r.Unknown > 0 {
+		fmt.Fprintf(&b, ", %d records of unknown kinds", r.Unknown)
+	}
+	if r.Bad > 0 {
+		fmt.Fprintf(&b, ", %d unreadable records", r.Bad)
+	}
+	return b.String()
+}
+
+// ParseJournal reads the bytes of a journal. Whatever they are, what it returns
+// is the state after some number of the batches that were appended, in order,
+// and never part of one: it stops at the first that is not whole.
+//
+// An error, which is one of [Decode]'s, means that nothing of it is usable.
+// With [ErrOtherBoot] the Head and the Marks are: no process of that boot lives.
+// ParseJournal never panics, and allocates only in proportion to len(data).
+func ParseJournal(data []byte) (*Recovered, error) {
+	boot, err := BootID()
+	if err != nil {
+		return nil, err
+	}
+	return parseJournal(data, boot)
+}
+
+// parseJournal is pure.
+func parseJournal(data []byte, boot string) (*Recovered, error) {
+	head, rest, err := readJournalHead(data)
+	if err != nil {
+		return nil, err
+	}
+	p := replay{
+		entries:   make(map[string]*Entry),
+		slots:     make(map[slotName]*Slot),
+		processes: make(map[slotName]*Process),
+	}
+	p.report.Newer = head.Format > JournalFormat
+	for len(rest) > 0 && p.report.Reason == nil {
+		var body []byte
+		if body, rest, p.report.Reason = readBatch(rest); p.report.Reason == nil {
+			p.batch(body)
+		}
+	}
+	p.report.Ignored = len(rest)
+	r := &Recovered{Head: *head, Marks: p.marks, Report: p.report}
+	if head.BootID != boot {
+		return r, fmt.Errorf("%w: %q, this is %q", ErrOtherBoot, head.BootID, boot)
+	}
+	r.Daemon = p.result(&r.Report)
+	for _, x := range p.processes {
+		r.Processes = append(r.Processes, *x)
+	}
+	slices.SortFunc(r.Processes, func(a, b Process) int {
+		return compareSlots(slotName{a.Entry, a.Slot}, slotName{b.Entry, b.Slot})
+	})
+	return r, nil
+}
+
+func readJournalHead(data []byte) (*JournalHead, []byte, error) {
+	n := min(len(data), len(journalMagic))
+	if string(data[:n]) != journalMagic[:n] {
+		return nil, nil, ErrNotState
+	}
+	if len(data) < journalHeadLen {
+		return nil, nil, fmt.Errorf("%w: %d bytes, the head alone is %d", ErrTruncated, len(data), journalHeadLen)
+	}
+	h := &JournalHead{}
+	format := binary.BigEndian.Uint32(data[len(journalMagic):])
+	length := binary.BigEndian.Uint32(data[len(journalMagic)+4:])
+	sum := binary.BigEndian.Uint32(data[len(journalMagic)+8:])
+	rest := data[journalHeadLen:]
+	if uint64(length) > uint64(len(rest)) {
+		return nil, nil, fmt.Errorf("%w: %d of %d bytes of the head's text", ErrTruncated, len(rest), length)
+	}
+	text, rest := rest[:length], rest[length:]
+	if crc32.Update(crc32.Checksum(data[:journalHeadLen-4], castagnoli), castagnoli, text) != sum {
+		return nil, nil, fmt.Errorf("%w: checksum of the head differs", ErrCorrupt)
+	}
+	if err := json.Unmarshal(text, h); err != nil {
+		return nil, nil, fmt.Errorf("%w: head: %v", ErrCorrupt, err)
+	}
+	h.Format = format
+	return h, rest, nil
+}
+
+// readBatch takes a batch off data. With an error rest is data.
+func readBatch(data []byte) (body, rest []byte, err error) {
+	if len(data) < batchHeadLen {
+		return nil, data, fmt.Errorf("%w: %d bytes of a batch", ErrTruncated, len(data))
+	}
+	length := binary.BigEndian.Uint32(data)
+	body = data[batchHeadLen:]
+	if length == 0 {
+		return nil, data, fmt.Errorf("%w: an empty batch", ErrCorrupt)
+	}
+	if uint64(length) > uint64(len(body)) {
+		return nil, data, fmt.Errorf("%w: %d of %d bytes of a batch", ErrTruncated, len(body), length)
+	}
+	body, rest = body[:length], body[length:]
+	if checksum(data[:4], body) != binary.BigEndian.Uint32(data[4:]) {
+		return nil, data, fmt.Errorf("%w: checksum of a batch differs", ErrCorrupt)
+	}
+	return body, rest, nil
+}
+
+// replay is a state while batches are applied to it.
+type replay struct {
+	daemon    *Daemon
+	sources   sources
+	marks     Marks
+	entries   map[string]*Entry
+	slots     map[slotName]*Slot
+	processes map[slotName]*Process
+	report    JournalReport
+}
+
+// batch applies the records of a batch whose sum was right.
+func (p *replay) batch(body []byte) {
+	p.report.Batches++
+	f := fields{rest: body}
+	for len(f.rest) > 0 {
+		n := f.uvarint()
+		if f.bad || n == 0 || n > uint64(len(f.rest)) {
+			p.report.Bad++
+			return
+		}
+		kind, payload := f.rest[0], f.rest[1:n]
+		f.rest = f.rest[n:]
+		if !p.record(kind, payload) {
+			p.report.Bad++
+		}
+	}
+}
+
+// record applies one, and reports whether it could be read.
+func (p *replay) record(kind byte, payload []byte) bool {
+	switch kind {
+	case recDaemon:
+		d := new(Daemon)
+		if json.Unmarshal(payload, d) != nil {
+			return false
+		}
+		p.daemon = d
+	case recSources:
+		var s sources
+		if json.Unmarshal(payload, &s) != nil {
+			return false
+		}
+		p.sources = s
+	case recMarks:
+		var m Marks
+		if !m.read(fields{rest: payload}) {
+			return false
+		}
+		p.marks = m
+	case recEntry:
+		e := new(Entry)
+		if !e.read(fields{rest: payload}) {
+			return false
+		}
+		p.entries[e.Name] = e
+	case recEntryGone:
+		p.entryGone(string(payload))
+	case recSlot:
+		s := new(Slot)
+		entry, ok := s.read(fields{rest: payload})
+		if !ok {
+			return false
+		}
+		p.slots[slotName{entry, s.Slot}] = s
+	case recProcess:
+		x := new(Process)
+		if !x.read(fields{rest: payload}) {
+			return false
+		}
+		p.processes[slotName{x.Entry, x.Slot}] = x
+	case recSlotGone, recProcessGone:
+		var n slotName
+		if !n.read(fields{rest: payload}) {
+			return false
+		}
+		delete(p.processes, n)
+		if kind == recSlotGone {
+			delete(p.slots, n)
+		}
+	default:
+		p.report.Unknown++
+	}
+	return true
+}
+
+func (p *replay) entryGone(name string) {
+	delete(p.entries, name)
+	for n := range p.slots {
+		if n.entry == name {
+			delete(p.slots, n)
+		}
+	}
+	for n := range p.processes {
+		if n.entry == name {
+			delete(p.processes, n)
+		}
+	}
+}
+
+// result puts the state together. A slot whose entry could not be read is left
+// out, and counted; its process is not.
+func (p *replay) result(report *JournalReport) *Daemon {
+	if p.report.Batches == 0 {
+		return nil
+	}
+	d := p.daemon
+	if d == nil {
+		d = new(Daemon)
+	}
+	d.Applied, d.Checked = p.sources.Applied, p.sources.Checked
+	for _, n := range slices.SortedFunc(maps.Keys(p.slots), compareSlots) {
+		if e := p.entries[n.entry]; e != nil {
+			e.Slots = append(e.Slots, *p.slots[n])
+		} else {
+			report.Bad++
+		}
+	}
+	d.Machine.Entries = []Entry{}
+	for _, name := range slices.Sorted(maps.Keys(p.entries)) {
+		d.Machine.Entries = append(d.Machine.Entries, *p.entries[name])
+	}
+	return d
+}
+
+func compareSlots(a, b slotName) int {
+	return cmp.Or(cmp.Compare(a.entry, b.entry), cmp.Compare(a.slot, b.slot))
+}
