@@ -51,9 +51,9 @@ func withoutKernel() []string {
 	return []string{"cmd/sentryd", "pkg/api", "pkg/config", "pkg/metrics", "pkg/supervisor", "pkg/supervisor/fsm", "pkg/view"}
 }
 
-// modules are those that the kernel would load by itself at first use, in the
-// order of their dependencies: sock_diag's answers about TCP.
-func modules() []string { return []string{"inet_diag", "tcp_diag"} }
+// modules are those that a host's kernel would load by itself at first use, in
+// the order of their dependencies: sock_diag's answers about TCP, /dev/fuse.
+func modules() []string { return []string{"inet_diag", "tcp_diag", "fuse"} }
 
 // A tool is a program of the host's that the tests run. It is copied with its
 // libraries.

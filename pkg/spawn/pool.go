@@ -40,6 +40,8 @@ type Pool struct {
 	touch   func(path string) (missing string) // touchFile; tests put a hanging one here
 	interps interpCache
 	reserve reserve
+	// spending is held while reserve is given up.
+	spending sync.Mutex
 
 	done sync.WaitGroup // reaper, group watcher
 
