@@ -61,7 +61,7 @@ func tests(list []suite, run string, limit string) []job.Test {
 		}
 		var skip []string
 		for _, o := range s.skip {
-			skip = append(skip, regexp.QuoteMeta(o.test))
+			skip = append(skip, o.tests)
 		}
 		if len(skip) > 0 {
 			args = append(args, "-test.skip=^("+strings.Join(skip, "|")+")$")

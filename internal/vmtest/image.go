@@ -3,14 +3,16 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
-	"github.com/sentryd/sentryd/internal/testenv"
 	"github.com/sentryd/sentryd/internal/vmtest/job"
 )
 
@@ -61,10 +63,8 @@ func newImage(ctx context.Context, built string, full bool) (*imageMaker, error)
 		}
 		t.copy(path.Join(repository, name), name, info.Mode().Perm())
 	}
-	for _, tool := range tools() {
-		if err := t.addTool(ctx, tool, full); err != nil {
-			return nil, err
-		}
+	if err := t.addTools(ctx, full); err != nil {
+		return nil, err
 	}
 	return &imageMaker{common: t, path: "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}, nil
 }
@@ -81,27 +81,35 @@ func accounts() map[string]string {
 	}
 }
 
-// addTool copies a program of the host with the libraries that ldd names, to
-// the places where they are on the host. In the full run none may be missing.
-func (t tree) addTool(ctx context.Context, tool tool, full bool) error {
-	found := testenv.LookTool(tool.name)
-	if found == "" && tool.optional && !full {
-		return nil
-	}
-	if found == "" {
-		return fmt.Errorf("%s is not installed: apt-get install %s", tool.name, tool.debian)
-	}
-	if err := t.copyHost(found); err != nil {
-		return err
-	}
-	libraries, err := run(ctx, "", "ldd", found)
-	if err != nil {
-		if strings.Contains(err.Error(), "not a dynamic executable") {
-			return nil
+// addTools copies the programs of packages with the libraries that ldd names, to
+// the places where they are on the host. In the full run no package may be
+// missing.
+func (t tree) addTools(ctx context.Context, full bool) error {
+	var programs []string
+	for _, name := range append(packagesOfTools(), optionalPackages()...) {
+		files, err := run(ctx, "", "dpkg-query", "-L", name)
+		if err != nil && (full || !slices.Contains(optionalPackages(), name)) {
+			return fmt.Errorf("%w: apt-get install %s", err, name)
 		}
-		return err
+		for file := range strings.Lines(files) {
+			file = strings.TrimSpace(file)
+			info, err := os.Stat(file)
+			if err != nil || !info.Mode().IsRegular() || !regexp.MustCompile(`^(/usr)?/s?bin/`).MatchString(file) {
+				continue
+			}
+			if err := t.copyHost(file); err != nil {
+				return err
+			}
+			programs = append(programs, file)
+		}
 	}
-	for _, m := range regexp.MustCompile(`(/\S+) \(0x`).FindAllStringSubmatch(libraries, -1) {
+	// It fails for the scripts among them, and says all that it has to say.
+	libraries, _ := exec.CommandContext(ctx, "ldd", programs...).Output()
+	found := regexp.MustCompile(`(/\S+) \(0x`).FindAllStringSubmatch(string(libraries), -1)
+	if len(found) == 0 {
+		return errors.New("ldd names no library of any tool")
+	}
+	for _, m := range found {
 		if err := t.copyHost(m[1]); err != nil {
 			return err
 		}

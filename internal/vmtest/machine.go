@@ -20,6 +20,7 @@ type machine struct {
 	initrd  string
 	mib     int
 	console string // the file that takes what the kernel and the guest print
+	events  string // the file that keeps the tests' events
 }
 
 // command is qemu without hardware support: KVM is not to be had in every CI,
@@ -52,6 +53,12 @@ func (m machine) run(ctx context.Context, limit time.Duration, f func(verdict.Ev
 		return err
 	}
 	defer in.Close()
+	kept, err := os.Create(m.events)
+	if err != nil {
+		out.Close()
+		return err
+	}
+	defer kept.Close()
 	cmd := m.command(ctx, out)
 	err = cmd.Start()
 	out.Close()
@@ -59,7 +66,7 @@ func (m machine) run(ctx context.Context, limit time.Duration, f func(verdict.Ev
 		return fmt.Errorf("start qemu: %w: apt-get install qemu-system-x86", err)
 	}
 	done := false
-	readErr := verdict.Decode(in, func(e verdict.Event) {
+	readErr := verdict.Decode(io.TeeReader(in, kept), func(e verdict.Event) {
 		if e.Action == job.Done {
 			done = true
 			return

@@ -81,7 +81,7 @@ func vmtest(ctx context.Context, o options, out io.Writer) (bool, error) {
 	}
 	for _, s := range suites {
 		for _, omitted := range s.skip {
-			fmt.Fprintf(out, "not run: %s.%s: %s\n", s.pkg, omitted.test, omitted.why)
+			fmt.Fprintf(out, "not run: %s.%s: %s\n", s.pkg, omitted.tests, omitted.why)
 		}
 	}
 	var results []result
@@ -102,7 +102,12 @@ func boot(ctx context.Context, o options, k kernel, list []suite, images *imageM
 	if err != nil {
 		return result{}, err
 	}
-	m := machine{image: u.image, mib: k.mib, initrd: filepath.Join(o.dir, "initrd-"+k.series), console: filepath.Join(o.dir, "console-"+k.series)}
+	m := machine{
+		image: u.image, mib: k.mib,
+		initrd:  filepath.Join(o.dir, "initrd-"+k.series),
+		console: filepath.Join(o.dir, "console-"+k.series),
+		events:  filepath.Join(o.dir, "events-"+k.series),
+	}
 	if err := images.write(ctx, m.initrd, u, tests(list, o.run, (o.limit/2).String()), o.slow); err != nil {
 		return result{}, err
 	}
