@@ -48,8 +48,8 @@ func build(ctx context.Context, dir string, list []suite) error {
 	return os.WriteFile(filepath.Join(dir, "sentryd"), sentryd, 0o755)
 }
 
-// tests turns suites into what the guest is to run.
-func tests(list []suite, run string, limit string) []job.Test {
+// tests turns suites into what the guest is to run under that kernel.
+func tests(list []suite, k kernel, run, limit string) []job.Test {
 	var out []job.Test
 	for _, s := range list {
 		args := []string{
@@ -61,6 +61,9 @@ func tests(list []suite, run string, limit string) []job.Test {
 		}
 		var skip []string
 		for _, o := range s.skip {
+			if o.kernel != "" && o.kernel != k.series {
+				continue
+			}
 			skip = append(skip, o.tests)
 		}
 		if len(skip) > 0 {

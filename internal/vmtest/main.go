@@ -13,7 +13,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -21,6 +23,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -65,7 +68,8 @@ type result struct {
 	ok      bool
 }
 
-// vmtest runs one machine after the other: each uses all of a small host.
+// vmtest runs the machines at once: none of them keeps two processors busy. What
+// each has to say is printed when it has ended.
 func vmtest(ctx context.Context, o options, out io.Writer) (bool, error) {
 	kernels, suites, err := choose(o.kernels, o.packages)
 	if err != nil {
@@ -81,16 +85,28 @@ func vmtest(ctx context.Context, o options, out io.Writer) (bool, error) {
 	}
 	for _, s := range suites {
 		for _, omitted := range s.skip {
-			fmt.Fprintf(out, "not run: %s.%s: %s\n", s.pkg, omitted.tests, omitted.why)
+			where := ""
+			if omitted.kernel != "" {
+				where = " (under " + omitted.kernel + ")"
+			}
+			fmt.Fprintf(out, "not run%s: %s: %s: %s\n", where, s.pkg, strings.ReplaceAll(omitted.tests, "|", " "), omitted.why)
 		}
 	}
-	var results []result
-	for _, k := range kernels {
-		r, err := boot(ctx, o, k, suites, images, out)
-		if err != nil {
+	results := make([]result, len(kernels))
+	errs := make([]error, len(kernels))
+	texts := make([]bytes.Buffer, len(kernels))
+	var machines sync.WaitGroup
+	for i, k := range kernels {
+		machines.Go(func() { results[i], errs[i] = boot(ctx, o, k, suites, images, &texts[i]) })
+	}
+	machines.Wait()
+	for i := range texts {
+		if _, err := texts[i].WriteTo(out); err != nil {
 			return false, err
 		}
-		results = append(results, r)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return false, err
 	}
 	return table(out, results), nil
 }
@@ -108,7 +124,7 @@ func boot(ctx context.Context, o options, k kernel, list []suite, images *imageM
 		console: filepath.Join(o.dir, "console-"+k.series),
 		events:  filepath.Join(o.dir, "events-"+k.series),
 	}
-	if err := images.write(ctx, m.initrd, u, tests(list, o.run, (o.limit/2).String()), o.slow); err != nil {
+	if err := images.write(ctx, m.initrd, u, tests(list, k, o.run, (o.limit/2).String()), o.slow); err != nil {
 		return result{}, err
 	}
 	fmt.Fprintf(out, "== Linux %s (Debian %s, %d MiB)\n", u.release, k.suite, m.mib)

@@ -23,6 +23,7 @@ type omission struct {
 	tests   string // as in "TestA|TestB"
 	why     string
 	without string // only if the host has not got this tool
+	kernel  string // only under this kernel
 }
 
 // suites are the leaves, which talk to the kernel, and the built binary.
@@ -46,6 +47,7 @@ func suites() []suite {
 				why: "HTTP and bytes are the same under every kernel"},
 			{tests: "TestPrometheusScrapes", why: "Prometheus is a hundred times the size of all else, and asks nothing of the kernel"},
 			{tests: "TestUpgrade", why: "builds a program, and there is no compiler"},
+			{tests: "TestTenThousand", why: "takes minutes and memory: once is enough, under the newest kernel", kernel: "6.1"},
 			{tests: "TestRedisIsKeptRunning|TestWebExample", why: "redis-server is not installed", without: "redis-server"},
 			{tests: "TestNginxIsKeptRunning|TestWebExample", why: "nginx is not installed", without: "nginx"},
 		}},
