@@ -9,6 +9,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 FUZZTIME ?= 20s
 TESTFLAGS ?=
 BENCHFLAGS ?=
+VMTESTFLAGS ?=
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOTEST   := go run ./internal/gotest
 # -p 2: the packages start thousands of processes, and timing is part of some tests.
@@ -60,6 +61,10 @@ unit: ## run the packages' own tests, with the race detector where there is a C 
 .PHONY: integration
 integration: build ## test bin/sentryd with real programs, as root as far as root is
 	SENTRYD_BIN=$(CURDIR)/bin/sentryd $(GOTEST) -count=1 -timeout 10m $(TESTFLAGS) ./integration/...
+
+.PHONY: vm-test
+vm-test: build ## run the leaves' and short integration tests under Debian's 6.1 and 6.12, in qemu
+	go run ./internal/vmtest $(VMTESTFLAGS)
 
 .PHONY: bench
 bench: build ## compare with a bare loop in C and with the peers that are installed

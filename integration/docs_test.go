@@ -126,7 +126,7 @@ func (s *session) write(name, text string, complete bool) {
 // standard error included, as a terminal shows it.
 func (s *session) shell(command string) (int, []string) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), testenv.Slow(time.Minute))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", command)
 	cmd.Dir, cmd.Env = s.dir, s.env
@@ -172,7 +172,7 @@ func (s *session) start(command string) *transcript {
 					s.t.Errorf("%s: %v\n%s", command, err, out)
 				}
 				return
-			case <-time.After(20 * time.Second):
+			case <-time.After(testenv.Slow(20 * time.Second)):
 				s.t.Errorf("%s: still there 20 s after %v\n%s", command, signal, out)
 			}
 		}

@@ -11,10 +11,7 @@ import (
 // TestHangupStorm sends SIGHUPs at a rate at which each re-exec meets several,
 // at every moment of it. The last one of all must not be lost.
 func TestHangupStorm(t *testing.T) {
-	n := 2000
-	if soak() {
-		n = 20000
-	}
+	n := often(200, 2000, 20000)
 	const steady = 50
 	config := func(count int) string {
 		return fmt.Sprintf(`
@@ -52,10 +49,7 @@ entries:
 // It has to be obeyed, or to end the daemon as SIGKILL would: the processes
 // live on then.
 func TestTermInReexec(t *testing.T) {
-	rounds := 16
-	if soak() {
-		rounds = 200
-	}
+	rounds := often(4, 16, 200)
 	obeyed := 0
 	for n := range rounds {
 		d := startDaemon(t, "entries: {a: {command: sleep 100000, count: 3}}\n", options{})

@@ -14,14 +14,25 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sentryd/sentryd/internal/testenv"
 )
 
 // patience is how long a test waits for what ought to come at once. It is for
 // a busy host: no assertion is about it.
-const patience = 60 * time.Second
+var patience = testenv.Slow(60 * time.Second)
 
-// soak says whether the long forms of tests are wanted: SENTRYD_SOAK=1.
-func soak() bool { return os.Getenv("SENTRYD_SOAK") != "" }
+// often is how many times a test does what it does often: short in a -short run,
+// and soak where the long forms are wanted, by SENTRYD_SOAK=1.
+func often(short, usual, soak int) int {
+	switch {
+	case os.Getenv("SENTRYD_SOAK") != "":
+		return soak
+	case testing.Short():
+		return short
+	}
+	return usual
+}
 
 // options say how a daemon under test differs from the usual one.
 type options struct {

@@ -44,7 +44,8 @@ exit 1
 // TestNumberedLines has processes write numbered lines while the daemon
 // re-execs itself: each comes once, whole and in its place.
 func TestNumberedLines(t *testing.T) {
-	const slots, reexecs = 3, 30
+	const slots = 3
+	reexecs := often(5, 30, 30)
 	bell := newBell(t)
 	quit := filepath.Join(t.TempDir(), "quit")
 	program := script(t, fmt.Sprintf(`

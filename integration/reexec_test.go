@@ -15,10 +15,7 @@ import (
 // and its code, and whether another one was in the slot at the same time. The
 // daemon's counters have to say the same.
 func TestReexecUnderLoad(t *testing.T) {
-	times := 100
-	if soak() {
-		times = 1000
-	}
+	times := often(10, 100, 1000)
 	const slots, steady = 8, 20
 	bell := newBell(t)
 	dir := t.TempDir()

@@ -360,7 +360,7 @@ func TestHalfOfTheConnections(t *testing.T) {
 			_, _ = io.WriteString(c, "GET /v1/state?after=1000000&timeout=60s HTTP/1.1\r\nHost: localhost\r\n\r\n")
 		}
 		c := clientAs(t, nil, address)
-		c.Timeout = 20 * time.Second
+		c.Timeout = testenv.Slow(20 * time.Second)
 		if status, body := d.send(c, request{method: "POST", path: "/type/dummy", form: "scale=1"}); status != http.StatusOK {
 			t.Errorf("on %s: %d %s", address, status, body)
 		}

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/sentryd/sentryd/internal/testenv"
 )
 
 // A transcript is what a daemon prints, to be waited on. It may be written to
@@ -69,7 +71,7 @@ func (r *transcript) state() (lines []string, ended bool, more <-chan struct{}) 
 // them.
 func (r *transcript) expect(want ...string) {
 	r.t.Helper()
-	deadline := time.NewTimer(30 * time.Second)
+	deadline := time.NewTimer(testenv.Slow(30 * time.Second))
 	defer deadline.Stop()
 	for {
 		lines, ended, more := r.state()

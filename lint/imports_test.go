@@ -71,7 +71,9 @@ func importTable() []row {
 		{pkg: "bench/…", what: "measures the built binary", modules: []string{"golang.org/x/sys"}, bans: []ban{{"pkg/", "what is measured is the binary, as a user has it"}}},
 		{pkg: "integration", what: "tests the built binary", sentryd: []string{"internal/testenv"}, modules: []string{"*"}},
 		{pkg: "internal/testenv", what: "says what a test needs of the host", modules: []string{"golang.org/x/sys"}, bans: leafBans},
-		{pkg: "internal/gotest", what: "runs go test and judges the skips", bans: leafBans},
+		{pkg: "internal/verdict", what: "judges go test's stream and its skips", bans: leafBans},
+		{pkg: "internal/gotest", what: "runs go test", sentryd: []string{"internal/verdict"}, bans: leafBans},
+		{pkg: "internal/vmtest/…", what: "runs tests under other kernels", sentryd: []string{"internal/verdict", "internal/testenv"}, modules: []string{"golang.org/x/sys"}, bans: leafBans},
 		{pkg: "lint", what: "holds these rules", bans: leafBans},
 	}
 }

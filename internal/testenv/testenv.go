@@ -12,8 +12,10 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -166,6 +168,32 @@ func Cgroup2() Requirement {
 			}
 		}
 		return "not mounted"
+	}}
+}
+
+// Slow stretches the longest time that a test waits for something by the factor
+// in SENTRYD_TEST_SLOW, which whoever runs the tests on a slow host sets, such
+// as an emulated one. It is for limits alone that only a failure reaches.
+func Slow(d time.Duration) time.Duration {
+	factor, err := strconv.ParseFloat(os.Getenv("SENTRYD_TEST_SLOW"), 64)
+	if err != nil || factor < 1 {
+		return d
+	}
+	return time.Duration(float64(d) * factor)
+}
+
+// Descriptors requires that a process may have n descriptors open: a hard limit
+// as high.
+func Descriptors(n uint64) Requirement {
+	return Requirement{fmt.Sprintf("%d descriptors", n), func() string {
+		var l unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+			return err.Error()
+		}
+		if l.Max >= n {
+			return ""
+		}
+		return fmt.Sprintf("the hard limit is %d", l.Max)
 	}}
 }
 

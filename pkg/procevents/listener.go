@@ -242,7 +242,10 @@ func (l *Listener) File() (*os.File, error) {
 }
 
 // Close ends the subscription, for duplicates of the socket too, and makes a
-// Receive that waits return an error that matches [os.ErrClosed].
+// Receive that waits return an error that matches [os.ErrClosed]. Of several
+// Listeners with one subscription, close one alone: before Linux 6.6 the kernel
+// counts how often it was asked to begin and to end, by whomever, and one end
+// too many silences another listener of the host.
 func (l *Listener) Close() error {
 	if l.closed.Swap(true) {
 		return fmt.Errorf("proc connector: close: %w", os.ErrClosed)

@@ -103,8 +103,7 @@ const maxPasses = 16
 
 // find looks for living members of the groups. p.mu is not held.
 func (p *Pool) find(groups map[int]*group) {
-	p.reserve.give()
-	defer p.reserve.take()
+	defer p.spend()()
 	for range maxPasses {
 		vanished := visitGroups(func(pgid int) bool { return groups[pgid] != nil }, func(pid, pgid, pidfd int) (keep bool) {
 			g := groups[pgid]
@@ -229,9 +228,19 @@ func visitGroups(want func(pgid int) bool, visit func(pid, pgid, pidfd int) (kee
 }
 
 // reserve are descriptors that are given up while /proc is read, so that
-// groups can be watched although the process has none left. Only watchGroups
-// uses it while it runs.
+// groups can be watched and signalled although the process has none left.
 type reserve [4]int
+
+// spend gives the reserve up, to one who reads /proc at a time, until the
+// function that it returns is called.
+func (p *Pool) spend() (restore func()) {
+	p.spending.Lock()
+	p.reserve.give()
+	return func() {
+		p.reserve.take()
+		p.spending.Unlock()
+	}
+}
 
 func (r *reserve) take() {
 	for i, fd := range r {

@@ -153,6 +153,10 @@ func helpFiles() error {
 	if err != nil {
 		return err
 	}
+	// Few are used up sooner than what the host allows.
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 300, Max: 300}); err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "spawn")
 	if err != nil {
 		return err

@@ -46,6 +46,8 @@ type Pool struct {
 	interps  interpCache
 	ended    func(pidfd int) Status // exitStatus; tests put one with fewer rights here
 	reserve  reserve
+	// spending is held while reserve is given up.
+	spending sync.Mutex
 
 	done sync.WaitGroup // reaper, group watcher
 

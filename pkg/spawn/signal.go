@@ -48,6 +48,7 @@ func signalError(sig int, token Token, err error) error {
 // signalMembers signals the members of a group one by one, until there is none
 // that did not get it, as a kernel before 6.9 wants it.
 func (p *Pool) signalMembers(c *child, sig int) error {
+	defer p.spend()()
 	var err error = syscall.ESRCH
 	sent := make(map[int]bool)
 	for range maxPasses {

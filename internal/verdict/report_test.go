@@ -1,8 +1,6 @@
-package main
+package verdict
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -24,11 +22,11 @@ stray line of a child
 
 func TestReport(t *testing.T) {
 	var out strings.Builder
-	r := newReport(&out)
-	if err := r.read(strings.NewReader(stream)); err != nil {
+	r := New(&out)
+	if err := r.Read(strings.NewReader(stream)); err != nil {
 		t.Fatal(err)
 	}
-	if r.summary(false) != true {
+	if r.Summary(Anywhere) != true {
 		t.Error("a skip failed a run that is not the full one")
 	}
 	got := out.String()
@@ -47,43 +45,13 @@ func TestReport(t *testing.T) {
 
 func TestFullRunRefusesASkip(t *testing.T) {
 	var out strings.Builder
-	r := newReport(&out)
+	r := New(&out)
 	r.skips = []skip{{key{"p", "TestSkip"}, "needs a moon: none here"}}
-	if r.summary(true) {
+	if r.Summary(FullRun) {
 		t.Error("the full run took a skip that nobody expected")
 	}
 	r.skips = []skip{{key{"p", "TestPlain"}, "needs a plain user: the uid is 0"}}
-	if !r.summary(true) {
+	if !r.Summary(FullRun) {
 		t.Error("the full run refused a skip that is in the list")
-	}
-}
-
-// TestRun runs go test for real on a module of three tests.
-func TestRun(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name, text string) {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("go.mod", "module x\n\ngo 1.26\n")
-	write("x_test.go", "package x\n\nimport \"testing\"\n\nfunc TestA(t *testing.T) {}\nfunc TestB(t *testing.T) { t.Skip(\"needs a moon: none\") }\n")
-	for _, c := range []struct {
-		full bool
-		code int
-	}{{false, 0}, {true, 1}} {
-		var out strings.Builder
-		code, err := run(dir, []string{"./..."}, c.full, &out, &out)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if code != c.code || !strings.Contains(out.String(), "tests: 1 passed, 0 failed, 1 skipped") || !strings.Contains(out.String(), "ok  \tx") {
-			t.Errorf("full=%v: exit code %d, want %d:\n%s", c.full, code, c.code, out.String())
-		}
-	}
-	var out strings.Builder
-	write("x_test.go", "package x\n\nbroken\n")
-	if code, _ := run(dir, []string{"./..."}, false, &out, &out); code == 0 || !strings.Contains(out.String(), "x_test.go:3") {
-		t.Errorf("a build failure: exit code %d:\n%s", code, out.String())
 	}
 }

@@ -1,0 +1,48 @@
+package verdict
+
+import (
+	"slices"
+	"strings"
+)
+
+// A Place is where a run takes place, which decides what may be missing there.
+type Place string
+
+// The places of runs.
+const (
+	// Anywhere is a developer's machine: every skip is all right, and those that
+	// FullRun expects are marked.
+	Anywhere Place = ""
+	// FullRun is root on Debian 12 with the packages that .ci/run installs.
+	FullRun Place = "full"
+	// The virtual machines of `make vm-test`, by their kernels: root on pure
+	// cgroup v2, with the tools that internal/vmtest/suite.go lists.
+	Linux6_1  Place = "6.1"
+	Linux6_12 Place = "6.12"
+)
+
+// expected returns why a skip with that reason is all right at that place, or
+// "" if it is not. This is the one list of such skips.
+func expected(place Place, reason string) string {
+	if place == Anywhere {
+		place = FullRun
+	}
+	vms := []Place{Linux6_1, Linux6_12}
+	for _, e := range [...]struct {
+		places      []Place
+		prefix, why string
+	}{
+		{append(vms, FullRun), "needs a plain user:", "the full run is root's; the tests that matter drop to nobody by themselves"},
+		{[]Place{FullRun}, "needs dinit:", "Debian 12 has no such package; the benchmark compares with it where it is installed"},
+		{[]Place{FullRun}, "needs 25000 descriptors:", "the hard limit is the host's to set; make vm-test has no such limit"},
+		{[]Place{FullRun}, "needs CAP_SYS_RESOURCE:", "root in a container lacks it; what it is for fails there with the name of the step"},
+		{[]Place{FullRun}, "needs cgroup v2:", "containers and hosts with v1 alone lack it; sentryd says so and goes on"},
+		{[]Place{Linux6_1}, "needs PIDFD_SIGNAL_PROCESS_GROUP:", "Linux 6.9 brought it; the way without it is tested under both"},
+		{vms, "needs a run without -short:", "a virtual machine without hardware support is slow: it runs the short forms"},
+	} {
+		if slices.Contains(e.places, place) && strings.HasPrefix(reason, e.prefix) {
+			return e.why
+		}
+	}
+	return ""
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/sentryd/sentryd/internal/testenv"
+	"github.com/sentryd/sentryd/internal/vmtest/job"
+)
+
+// build makes all that goes into the machines: static, so that they need no
+// library, and without the race detector, which needs cgo.
+func build(ctx context.Context, dir string, list []suite) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	var packages []string
+	for _, s := range list {
+		packages = append(packages, "./"+s.pkg)
+	}
+	flags := []string{"-trimpath", "-ldflags", "-s -w", "-o", dir + "/"}
+	for _, args := range [][]string{
+		append(append([]string{"test", "-c"}, flags...), packages...),
+		append(append([]string{"build"}, flags...), "./internal/vmtest/guest", "cmd/test2json"),
+	} {
+		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("go %s: %w", strings.Join(args, " "), err)
+		}
+	}
+	sentryd, err := os.ReadFile("bin/sentryd")
+	if err != nil {
+		return fmt.Errorf("%w: make build", err)
+	}
+	return os.WriteFile(filepath.Join(dir, "sentryd"), sentryd, 0o755)
+}
+
+// tests turns suites into what the guest is to run under that kernel.
+func tests(list []suite, k kernel, run, limit string) []job.Test {
+	var out []job.Test
+	for _, s := range list {
+		args := []string{
+			path.Join(binaries, path.Base(s.pkg)+".test"),
+			"-test.v=test2json", "-test.paniconexit0", "-test.short", "-test.count=1", "-test.timeout=" + limit,
+		}
+		if run != "" {
+			args = append(args, "-test.run="+run)
+		}
+		var skip []string
+		for _, o := range s.skip {
+			if o.kernel != "" && o.kernel != k.series {
+				continue
+			}
+			skip = append(skip, o.tests)
+		}
+		if len(skip) > 0 {
+			args = append(args, "-test.skip=^("+strings.Join(skip, "|")+")$")
+		}
+		out = append(out, job.Test{Package: s.pkg, Dir: path.Join(repository, s.pkg), Args: args})
+	}
+	return out
+}
+
+// choose returns the suites whose packages match the expression, and the
+// kernels that are in the comma-separated list; empty is all.
+func choose(kernelList, packages string) ([]kernel, []suite, error) {
+	var ks []kernel
+	for _, k := range kernels() {
+		if kernelList == "" || strings.Contains(","+kernelList+",", ","+k.series+",") {
+			ks = append(ks, k)
+		}
+	}
+	re, err := regexp.Compile(packages)
+	if err != nil {
+		return nil, nil, err
+	}
+	var ss []suite
+	for _, s := range suites() {
+		if !re.MatchString(s.pkg) {
+			continue
+		}
+		s.skip = slices.DeleteFunc(s.skip, func(o omission) bool { return o.without != "" && testenv.LookTool(o.without) != "" })
+		ss = append(ss, s)
+	}
+	if len(ks) == 0 || len(ss) == 0 {
+		return nil, nil, errors.New("no such kernel or package: see internal/vmtest/suite.go")
+	}
+	return ks, ss, nil
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sentryd/sentryd/internal/verdict"
+	"github.com/sentryd/sentryd/internal/vmtest/job"
+)
+
+// The second serial port takes the events; the first one is the kernel's.
+const eventsPort = "/dev/ttyS1"
+
+// runJob runs every test of the job and writes what they print to the host, as
+// test2json translates it.
+func runJob() error {
+	j, err := readJob()
+	if err != nil {
+		return err
+	}
+	out, err := openRaw(eventsPort)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	for _, t := range j.Tests {
+		if err := runTest(j, t, out); err != nil {
+			return err
+		}
+	}
+	return json.NewEncoder(out).Encode(verdict.Event{Action: job.Done})
+}
+
+// runTest runs one binary below test2json, which ends as the binary does.
+func runTest(j job.Job, t job.Test, out io.Writer) error {
+	var stderr bytes.Buffer
+	cmd := exec.Command("/bin/test2json", append([]string{"-t", "-p", t.Package}, t.Args...)...)
+	cmd.Dir = t.Dir
+	cmd.Env = append([]string{"PATH=" + j.Path, "HOME=/root", "USER=root", "TMPDIR=/tmp", "TERM=dumb"}, j.Env...)
+	cmd.Stdout, cmd.Stderr = out, &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return fmt.Errorf("run the tests of %s: %w", t.Package, err)
+	}
+	if stderr.Len() > 0 {
+		fmt.Fprintf(os.Stderr, "guest: test2json, %s: %s\n", t.Package, stderr.Bytes())
+	}
+	return nil
+}
+
+// openRaw opens a serial port so that bytes pass as they are.
+func openRaw(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	fd := int(f.Fd())
+	tio, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err == nil {
+		tio.Oflag &^= unix.OPOST
+		tio.Lflag &^= unix.ECHO | unix.ICANON | unix.ISIG
+		tio.Cflag |= unix.CLOCAL
+		err = unix.IoctlSetTermios(fd, unix.TCSETS, tio)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("make %s raw: %w", path, err)
+	}
+	return f, nil
+}

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// A kernel is one series of Linux, and where Debian has it.
+type kernel struct {
+	series string // "6.1"
+	suite  string // the release of Debian that lives with it
+	mib    int    // memory of its machine
+}
+
+// metaPackage depends on the newest image of a suite's kernel for clouds: small,
+// with the drivers of virtual machines and every cgroup controller.
+const metaPackage = "linux-image-cloud-amd64"
+
+// An unpacked kernel is what its package has.
+type unpacked struct {
+	release string // as uname prints it
+	image   string // path of vmlinuz
+	modules string // directory of the modules
+	builtin string // modules.builtin, the names of those that are compiled in
+}
+
+// fetch returns the kernel from the cache, or brings the newest of its series
+// there: with apt, whose keys and proxies are the host's, but with a source and
+// lists of our own, so that the host's configuration stays as it is.
+func (k kernel) fetch(ctx context.Context, cache, mirror string) (unpacked, error) {
+	dir := filepath.Join(cache, "linux-"+k.series)
+	if u, err := k.find(dir); err == nil {
+		return u, nil
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return unpacked{}, err
+	}
+	apt, err := newApt(filepath.Join(cache, "apt-"+k.suite), k.suite, mirror)
+	if err != nil {
+		return unpacked{}, err
+	}
+	if _, err := apt.run(ctx, "apt-get", "-q", "update"); err != nil {
+		return unpacked{}, err
+	}
+	depends, err := apt.run(ctx, "apt-cache", "depends", metaPackage)
+	if err != nil {
+		return unpacked{}, err
+	}
+	image, err := k.imagePackage(depends)
+	if err != nil {
+		return unpacked{}, err
+	}
+	if _, err := apt.run(ctx, "apt-get", "-q", "download", image); err != nil {
+		return unpacked{}, err
+	}
+	debs, err := filepath.Glob(filepath.Join(apt.dir, image+"_*.deb"))
+	if err != nil || len(debs) != 1 {
+		return unpacked{}, fmt.Errorf("download %s: found %d packages of that name, want 1", image, len(debs))
+	}
+	// Unpacked beside its place and then moved: what has the name is whole.
+	part := dir + ".part"
+	if err := os.RemoveAll(part); err != nil {
+		return unpacked{}, err
+	}
+	if _, err := run(ctx, "", "dpkg-deb", "-x", debs[0], part); err != nil {
+		return unpacked{}, err
+	}
+	if err := os.Rename(part, dir); err != nil {
+		return unpacked{}, err
+	}
+	return k.find(dir)
+}
+
+// imagePackage finds the image in what apt-cache says of the meta package.
+func (k kernel) imagePackage(depends string) (string, error) {
+	re := regexp.MustCompile(`Depends: (linux-image-` + regexp.QuoteMeta(k.series) + `\.\S+-cloud-amd64)`)
+	m := re.FindStringSubmatch(depends)
+	if m == nil {
+		return "", fmt.Errorf("%s of Debian %s does not depend on a Linux %s: %s", metaPackage, k.suite, k.series, strings.TrimSpace(depends))
+	}
+	return m[1], nil
+}
+
+// find looks into an unpacked package.
+func (k kernel) find(dir string) (unpacked, error) {
+	images, err := filepath.Glob(filepath.Join(dir, "boot/vmlinuz-"+k.series+".*"))
+	if err != nil || len(images) != 1 {
+		return unpacked{}, fmt.Errorf("%s has %d kernels %s, want 1", dir, len(images), k.series)
+	}
+	u := unpacked{image: images[0], release: strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")}
+	for _, lib := range []string{"usr/lib", "lib"} { // /usr was merged between the two
+		u.modules = filepath.Join(dir, lib, "modules", u.release)
+		builtin, err := os.ReadFile(filepath.Join(u.modules, "modules.builtin"))
+		if err == nil {
+			u.builtin = string(builtin)
+			return u, nil
+		}
+	}
+	return unpacked{}, fmt.Errorf("%s has no modules for %s", dir, u.release)
+}
+
+// module returns the path of a module's file, or "" if it is compiled in.
+func (u unpacked) module(name string) (string, error) {
+	if strings.Contains(u.builtin, "/"+name+".ko\n") {
+		return "", nil
+	}
+	found := ""
+	err := filepath.WalkDir(u.modules, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && strings.TrimSuffix(d.Name(), ".xz") == name+".ko" {
+			found = path
+			return filepath.SkipAll
+		}
+		return err
+	})
+	if err == nil && found == "" {
+		err = errors.New("no such file")
+	}
+	if err != nil {
+		return "", fmt.Errorf("module %s of Linux %s: %w", name, u.release, err)
+	}
+	return found, nil
+}
+
+// An apt is a private view of one suite of Debian.
+type apt struct {
+	dir     string // downloads come here
+	options []string
+}
+
+func newApt(dir, suite, mirror string) (apt, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return apt{}, err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return apt{}, err
+	}
+	for _, sub := range []string{"lists/partial", "cache/archives/partial"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			return apt{}, err
+		}
+	}
+	source := filepath.Join(dir, "debian.sources")
+	text := fmt.Sprintf("Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nArchitectures: amd64\nTargets: Packages\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n", mirror, suite)
+	if err := os.WriteFile(source, []byte(text), 0o644); err != nil {
+		return apt{}, err
+	}
+	return apt{dir, []string{
+		"-o", "Dir::Etc::sourcelist=" + source, "-o", "Dir::Etc::sourceparts=/dev/null",
+		"-o", "Dir::State::lists=" + filepath.Join(dir, "lists"), "-o", "Dir::Cache=" + filepath.Join(dir, "cache"),
+		"-o", "Acquire::Retries=3",
+		"-o", "APT::Sandbox::User=", // the user _apt may not reach our directory
+	}}, nil
+}
+
+func (a apt) run(ctx context.Context, tool string, args ...string) (string, error) {
+	return run(ctx, a.dir, tool, append(a.options, args...)...)
+}
+
+// run runs a command to its end and returns what it printed. What it printed on
+// standard error is part of the error.
+func run(ctx context.Context, dir, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	out, err := cmd.Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			return "", fmt.Errorf("%s %s: %w\n%s%s", name, strings.Join(args, " "), err, out, exit.Stderr)
+		}
+		return "", fmt.Errorf("%s: %w", name, err)
+	}
+	return string(out), nil
+}

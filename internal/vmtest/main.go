@@ -1,0 +1,181 @@
+// Vmtest runs the tests under the kernels that Debian's users have, in virtual
+// machines.
+//
+//	go run ./internal/vmtest [-kernel 6.1] [-pkg REGEXP] [-run REGEXP]
+//
+// It takes each kernel from Debian, makes an initramfs of the test binaries, the
+// tools they use and an init of its own, boots it in qemu, and judges what comes
+// back as internal/gotest judges a run on the host: with a list of the skips
+// that are all right under that kernel. It is run in the repository's root, and
+// changes nothing of the host but the files below -dir.
+//
+// suite.go says what runs.
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sentryd/sentryd/internal/verdict"
+)
+
+type options struct {
+	dir, mirror, packages, kernels, run string
+	slow                                int
+	limit                               time.Duration
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.dir, "dir", "bin/vmtest", "`directory` for kernels, binaries and consoles; the kernels in it are used again")
+	flag.StringVar(&o.mirror, "mirror", "http://deb.debian.org/debian", "`URL` of a mirror of Debian")
+	flag.StringVar(&o.kernels, "kernel", "", "comma-separated `list` of the kernels to boot (default all)")
+	flag.StringVar(&o.packages, "pkg", "", "`regexp` of the packages to test")
+	flag.StringVar(&o.run, "run", "", "`regexp` of the tests to run, as go test -run has it")
+	flag.IntVar(&o.slow, "slow", 10, "`factor` for the deadlines of tests")
+	flag.DurationVar(&o.limit, "limit", 8*time.Minute, "longest `time` for one machine")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	ok, err := vmtest(ctx, o, os.Stdout)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "vmtest:", err)
+	}
+	if !ok || err != nil {
+		os.Exit(1)
+	}
+}
+
+// A result is one line of the table at the end.
+type result struct {
+	kernel  string
+	release string
+	report  *verdict.Report
+	took    time.Duration
+	ok      bool
+}
+
+// vmtest runs the machines at once: none of them keeps two processors busy. What
+// each has to say is printed when it has ended.
+func vmtest(ctx context.Context, o options, out io.Writer) (bool, error) {
+	kernels, suites, err := choose(o.kernels, o.packages)
+	if err != nil {
+		return false, err
+	}
+	built := filepath.Join(o.dir, "tests")
+	if err := build(ctx, built, suites); err != nil {
+		return false, err
+	}
+	images, err := newImage(ctx, built, os.Getenv("SENTRYD_FULL") == "1")
+	if err != nil {
+		return false, err
+	}
+	for _, s := range suites {
+		for _, omitted := range s.skip {
+			where := ""
+			if omitted.kernel != "" {
+				where = " (under " + omitted.kernel + ")"
+			}
+			fmt.Fprintf(out, "not run%s: %s: %s: %s\n", where, s.pkg, strings.ReplaceAll(omitted.tests, "|", " "), omitted.why)
+		}
+	}
+	results := make([]result, len(kernels))
+	errs := make([]error, len(kernels))
+	texts := make([]bytes.Buffer, len(kernels))
+	var machines sync.WaitGroup
+	for i, k := range kernels {
+		machines.Go(func() { results[i], errs[i] = boot(ctx, o, k, suites, images, &texts[i]) })
+	}
+	machines.Wait()
+	for i := range texts {
+		if _, err := texts[i].WriteTo(out); err != nil {
+			return false, err
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return false, err
+	}
+	return table(out, results), nil
+}
+
+// boot runs the suites under one kernel. What goes wrong in the machine is part
+// of the result; an error is what kept it from being started.
+func boot(ctx context.Context, o options, k kernel, list []suite, images *imageMaker, out io.Writer) (result, error) {
+	u, err := k.fetch(ctx, o.dir, o.mirror)
+	if err != nil {
+		return result{}, err
+	}
+	m := machine{
+		image: u.image, mib: k.mib,
+		initrd:  filepath.Join(o.dir, "initrd-"+k.series),
+		console: filepath.Join(o.dir, "console-"+k.series),
+		events:  filepath.Join(o.dir, "events-"+k.series),
+	}
+	if err := images.write(ctx, m.initrd, u, tests(list, k, o.run, (o.limit/2).String()), o.slow); err != nil {
+		return result{}, err
+	}
+	fmt.Fprintf(out, "== Linux %s (Debian %s, %d MiB)\n", u.release, k.suite, m.mib)
+	rep := verdict.New(out)
+	ended := map[string]bool{}
+	failed := false
+	begin := time.Now()
+	err = m.run(ctx, o.limit, func(e verdict.Event) {
+		rep.Add(e)
+		if e.Test != "" || e.Action != "pass" && e.Action != "fail" {
+			return
+		}
+		ended[e.Package] = true
+		word := "ok  "
+		if e.Action == "fail" {
+			word, failed = "FAIL", true
+		}
+		fmt.Fprintf(out, "%s\t%s\t%.1fs\n", word, e.Package, e.Elapsed)
+	}, func(line string) { fmt.Fprintln(out, line) })
+	took := time.Since(begin)
+	ok := rep.Summary(verdict.Place(k.series))
+	if err != nil {
+		ok = false
+		fmt.Fprintf(out, "FAIL\tLinux %s: %v; the end of the console:\n", u.release, err)
+		if err := tail(out, m.console, 8<<10); err != nil {
+			return result{}, err
+		}
+	}
+	for _, s := range list {
+		if !ended[s.pkg] {
+			ok = false
+			fmt.Fprintf(out, "FAIL\t%s: never ended\n", s.pkg)
+		}
+	}
+	return result{k.series, u.release, rep, took, ok && !failed && rep.Failed == 0}, nil
+}
+
+// table prints a line for each kernel and one for all, and returns whether all
+// is well.
+func table(out io.Writer, results []result) bool {
+	ok := true
+	var passed, failed, skipped int
+	fmt.Fprintf(out, "\n%-32s %8s %8s %8s %8s\n", "kernel", "passed", "failed", "skipped", "seconds")
+	for _, r := range results {
+		word := ""
+		if !r.ok {
+			word, ok = " FAIL", false
+		}
+		fmt.Fprintf(out, "%-32s %8d %8d %8d %8.0f%s\n", strings.TrimSuffix(r.release, "-amd64"), r.report.Passed, r.report.Failed, r.report.Skipped, r.took.Seconds(), word)
+		passed, failed, skipped = passed+r.report.Passed, failed+r.report.Failed, skipped+r.report.Skipped
+	}
+	fmt.Fprintf(out, "tests: %d passed, %d failed, %d skipped\n", passed, failed, skipped)
+	return ok
+}
