@@ -10,13 +10,13 @@ import (
 // used: on another architecture, or where a seccomp filter forbids it. It
 // cannot say which step failed, does not reset signals that the daemon
 // ignores, and a child that hangs before execve cannot be reached.
-func forkExec(t *target, fds *[3]int) (pid, pidfd int, err *StartError) {
+func forkExec(t *target, fds *[3]int, cgroup int) (pid, pidfd int, err *StartError) {
 	pidfd = -1
 	attr := &syscall.ProcAttr{
 		Dir:   t.dir,
 		Env:   t.env,
 		Files: []uintptr{uintptr(fds[0]), uintptr(fds[1]), uintptr(fds[2])},
-		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
+		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd, UseCgroupFD: cgroup >= 0, CgroupFD: cgroup},
 	}
 	pid, e := syscall.ForkExec(t.path, t.args, attr)
 	if e != nil {

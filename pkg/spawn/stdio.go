@@ -15,6 +15,7 @@ const lowFD = 128
 // files are the three files of the child that a spawner is about to start.
 type files struct {
 	devnull int
+	cgroup  int    // directory to clone into, or -1
 	slots   [3]int // descriptors taken early, so with low numbers, for files that get a high one
 	opened  [3]int // to be closed, or -1
 	slotted [3]bool
@@ -22,7 +23,7 @@ type files struct {
 
 // newFiles takes the slots.
 func newFiles() (*files, error) {
-	f := &files{devnull: -1, slots: [3]int{-1, -1, -1}, opened: [3]int{-1, -1, -1}}
+	f := &files{devnull: -1, cgroup: -1, slots: [3]int{-1, -1, -1}, opened: [3]int{-1, -1, -1}}
 	for _, p := range []*int{&f.devnull, &f.slots[0], &f.slots[1], &f.slots[2]} {
 		var err error
 		if *p, err = openAbove2("/dev/null", unix.O_RDWR, 0); err != nil {
@@ -81,6 +82,10 @@ func (f *files) openOne(i int, io *Stdio) (int, syscall.Errno) {
 
 // release closes what open opened.
 func (f *files) release() {
+	if f.cgroup >= 0 {
+		unix.Close(f.cgroup)
+		f.cgroup = -1
+	}
 	for i, fd := range f.opened {
 		if fd >= 0 {
 			unix.Close(fd)

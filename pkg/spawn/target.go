@@ -16,6 +16,7 @@ type target struct {
 	env  []string
 	// missing is an interpreter that the program needs and that is not there.
 	missing string
+	cgroup  string // that it is cloned into, or ""
 }
 
 // explain names the interpreter where execve(2) says ENOENT of a program that
