@@ -66,3 +66,24 @@ func renew(path string, errno syscall.Errno) bool {
 	}
 	return false
 }
+
+// RemoveCgroup has the cgroup of a Place, and those that were made beside it
+// since something lived there, removed as far as they are empty. It does not
+// wait for that. A start that enters it meanwhile makes it anew.
+func (p *Pool) RemoveCgroup(path string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unused = append(p.unused, path)
+	p.wakeWalker()
+}
+
+func removePlace(path string) {
+	removeCgroup(path)
+	for n := 1; ; n++ {
+		name := path + "~" + strconv.Itoa(n)
+		if unix.Access(name, unix.F_OK) != nil {
+			return
+		}
+		removeCgroup(name)
+	}
+}

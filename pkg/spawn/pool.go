@@ -69,6 +69,7 @@ type Pool struct {
 	ready     chan struct{}
 	dirty     []*child // trees to look at
 	orders    []order  // signals to trees
+	unused    []string // cgroups to remove
 	walking   bool     // the walker is at it
 	subreaper bool
 	reaping   bool // orphans are

@@ -117,12 +117,17 @@ func (p *Pool) walk() {
 			p.mu.Unlock()
 			return
 		}
-		orders, dirty := p.orders, p.dirty
-		p.orders, p.dirty = nil, nil
+		orders, dirty, unused := p.orders, p.dirty, p.unused
+		p.orders, p.dirty, p.unused = nil, nil, nil
 		p.walking = true
 		p.mu.Unlock()
 
-		p.pass(orders, dirty, orphans)
+		if orphans || len(orders)+len(dirty) > 0 {
+			p.pass(orders, dirty, orphans)
+		}
+		for _, path := range unused {
+			removePlace(path)
+		}
 
 		p.mu.Lock()
 		p.walking = false
