@@ -49,6 +49,7 @@ type daemon struct {
 	lock    *os.File
 	output  *logs.Output
 	pool    *spawn.Pool
+	cgroups *spawn.Cgroups // nil where there can be none
 	witness *supervisor.Witness
 	serving *serving
 	sup     *supervisor.Supervisor
@@ -205,13 +206,15 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 	if saved != nil {
 		started = time.Unix(0, saved.StartedWall)
 	}
+	containment, lacks := d.contain(cfg.Name, dir)
 	o := supervisor.Options{
 		Identity: supervisor.Identity{
 			Name: cfg.Name, PID: os.Getpid(), Version: d.version, StartedAt: started, Config: cfg.Path,
 		},
 		Config: cfg, Load: func() (*config.Config, error) { return config.Load(cfg.Path, loadOptions()) },
 		Environ: childEnviron(os.Environ()), Processes: d.pool, Output: d.output, Sockets: sockets.NewSet(), Witness: d.witness,
-		Serving: d.serving, Handover: d, Log: log, Missing: missing(),
+		Serving: d.serving, Handover: d, Log: log,
+		Cgroups: d.cgroupsOf(), Containment: containment, Missing: append(lacks, missing()...),
 		Clock: supervisor.Clock{Now: monotonic, Wall: time.Now}, Moderation: time.Millisecond,
 	}
 	if saved == nil {
@@ -220,6 +223,7 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 			log.Warn(sentence)
 		}
 		d.sup = supervisor.New(o)
+		d.sweepCgroups()
 		return nil
 	}
 	files := inherited.TakeAll()
@@ -251,6 +255,7 @@ func (d *daemon) serve() error {
 		d.sayKept()
 	} else {
 		d.removePipes()
+		d.removeCgroups()
 	}
 	d.output.Print(logs.Record{Time: time.Now(), Text: "Bye.", Level: slog.LevelInfo, Msg: "ended"})
 	d.output.Close(time.Second)
@@ -371,7 +376,7 @@ func monotonic() time.Duration {
 
 // missing says what this user cannot do, and what follows.
 func missing() []string {
-	out := []string{"No containment: a stop reaches the process group of a child, not descendants that left it."}
+	var out []string
 	if !spawn.CanClone3() {
 		out = append(out, "No clone3: starts that ask for umask, nice, oom_score_adj, cpu_affinity, rlimits, capabilities, no_new_privileges or sockets fail.")
 	}

@@ -399,9 +399,6 @@ func helpOOM() error {
 		}
 		seen = append(seen, strings.TrimSpace(string(score)))
 		p.killAll()
-		if _, err := helpEvents(p, 1); err != nil {
-			return err
-		}
 		p.Close()
 	}
 	fmt.Println(ownOOMScoreAdj(), strings.Join(seen, " "))
@@ -413,7 +410,7 @@ func steps(t *testing.T, p *Pool, attr *Attributes) []string {
 	t.Helper()
 	fds := [3]int{10, 11, 11}
 	var g program
-	if !g.setup(&target{path: "/bin/true", args: []string{"true"}, attr: attr}, &fds, &p.orig) {
+	if !g.setup(&target{path: "/bin/true", args: []string{"true"}, attr: attr}, &fds, -1, &p.orig) {
 		t.Fatal("NUL")
 	}
 	var ops []string

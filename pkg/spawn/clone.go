@@ -13,10 +13,12 @@ import (
 // cloneArgs is struct clone_args of clone3(2) as of Linux 5.7.
 type cloneArgs struct {
 	flags, pidfd uint64
-	_, _         uint64 // child_tid, parent_tid
+	_            uint64 // child_tid
+	parentTID    uint64
 	exitSignal   uint64
 	_, _, _      uint64 // stack, stack_size, tls
-	_, _, _      uint64 // set_tid, set_tid_size, cgroup
+	_, _         uint64 // set_tid, set_tid_size
+	cgroup       uint64
 }
 
 // step is one system call of the child. An error ends the child. Its layout is
@@ -46,6 +48,7 @@ type result struct {
 type program struct {
 	args  cloneArgs
 	pidfd int32 // set by the kernel before the child runs
+	pid   int32 // so is this; 0 again once the start is reported
 	res   result
 	noSet uint64      // an empty signal set
 	dfl   [4]uint64   // a struct sigaction: SIG_DFL
@@ -67,15 +70,21 @@ const (
 )
 
 // setup fills in the program for a child with these descriptors. fds and
-// t.passed must all be above 2. It reports false if a string contains a NUL.
-func (g *program) setup(t *target, fds *[3]int, orig *origLimit) bool {
+// t.passed must all be above 2. cgroup is that of the directory to be cloned into,
+// or below 0. It reports false if a string contains a NUL.
+func (g *program) setup(t *target, fds *[3]int, cgroup int, orig *origLimit) bool {
 	g.steps, g.names = g.steps[:0], g.names[:0]
 	g.res = result{}
 	g.pidfd = -1
 	g.args = cloneArgs{
-		flags:      unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_FILES | unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND,
+		flags:      unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_FILES | unix.CLONE_PIDFD | unix.CLONE_PARENT_SETTID | unix.CLONE_CLEAR_SIGHAND,
 		pidfd:      uint64(uintptr(unsafe.Pointer(&g.pidfd))),
+		parentTID:  uint64(uintptr(unsafe.Pointer(&g.pid))),
 		exitSignal: uint64(unix.SIGCHLD),
+	}
+	if cgroup >= 0 {
+		g.args.flags |= unix.CLONE_INTO_CGROUP
+		g.args.cgroup = uint64(cgroup)
 	}
 	a, ok := g.strings(t)
 	if !ok {
@@ -190,7 +199,7 @@ func (g *program) run(t *target) (pid, pidfd int, err *StartError) {
 	r := int(vforkSyscall(&g.args, &g.steps[0], uintptr(len(g.steps)), &g.res))
 	runtime.KeepAlive(g)
 	if r < 0 {
-		return 0, -1, &StartError{Op: "clone", Errno: syscall.Errno(-r)}
+		return 0, -1, &StartError{Op: "clone", Path: t.cgroup, Errno: syscall.Errno(-r)}
 	}
 	pid, pidfd = r, int(g.pidfd)
 	if g.res.errno == 0 && g.res.begun == uintptr(len(g.steps)) {

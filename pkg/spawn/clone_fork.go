@@ -13,7 +13,7 @@ import (
 // used: on another architecture, or where a seccomp filter forbids it. It
 // cannot say which step failed, does not reset signals that the daemon
 // ignores, and a child that hangs before execve cannot be reached.
-func forkExec(t *target, fds *[3]int) (pid, pidfd int, err *StartError) {
+func forkExec(t *target, fds *[3]int, cgroup int) (pid, pidfd int, err *StartError) {
 	if what := t.beyondFork(); what != "" {
 		return 0, -1, &StartError{Op: "clone3", Path: "for " + what, Errno: syscall.ENOSYS}
 	}
@@ -22,7 +22,7 @@ func forkExec(t *target, fds *[3]int) (pid, pidfd int, err *StartError) {
 		Dir:   t.dir,
 		Env:   t.env,
 		Files: []uintptr{uintptr(fds[0]), uintptr(fds[1]), uintptr(fds[2])},
-		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
+		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd, UseCgroupFD: cgroup >= 0, CgroupFD: cgroup},
 	}
 	for _, fd := range t.passed {
 		attr.Files = append(attr.Files, uintptr(fd))

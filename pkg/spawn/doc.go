@@ -1,8 +1,8 @@
 // Package spawn starts child processes, signals them, and reports each exit
 // exactly once, for any number of children in a fixed number of goroutines.
 //
-// It knows processes, process groups and what the kernel says of them. It does
-// not know why a process is started, what its exit means, or when to start the
+// It knows processes, the trees that descend from them, and what the kernel says
+// of both. It does not know why a process is started, what its exit means, or when to start the
 // next: those are the caller's. The caller names each start by a Token, and
 // gets Events.
 //
@@ -22,7 +22,7 @@
 // oom_score_adj that is not below 0, unless its Attributes say otherwise.
 //
 // For each token there is one Started or StartFailed; after Started one
-// Exited; after an Exited whose group was not empty one GroupEmpty. A child
+// Exited; after an Exited whose tree was not empty one TreeEmpty. A child
 // that dies before its program is called with execve(2) is a StartFailed. One
 // that is killed while the kernel executes that call counts as started, and ended by the signal.
 //
@@ -37,7 +37,8 @@
 //
 // A child goes on when the process that started it dies. Its Identity, which
 // comes with Started where Options.Identify is set, can be written down: the
-// next process opens a pidfd by it (Identity.Open) and has AdoptOrphan watch it.
+// next process opens a pidfd by it (Identity.Open) and has Adopt watch it, as a
+// Survivor.
 // A child whose identity could not be written down any more is found by
 // FindLeaders, after EndUnexeced has ended what had not come to execve.
 //
@@ -68,8 +69,18 @@
 // An Identity that needs no second opinion: 6.9. The status of an orphan that was
 // reaped by another: 6.15.
 //
-// Linux 5.10 or later (CLONE_CLEAR_SIGHAND 5.5, close_range 5.9). Before 6.9
-// there is no PIDFD_SIGNAL_PROCESS_GROUP: then /proc is read for the members
-// of a group, once for all exits that come together, while the dead leader is
-// still a zombie and so keeps the number of its group.
+// Linux 5.10 or later (CLONE_CLEAR_SIGHAND 5.5, CLONE_INTO_CGROUP 5.7,
+// close_range 5.9). Before 5.14 there is no cgroup.kill: then the cgroup is
+// frozen, each process in it signaled, and thawed. Before 6.9 there is no
+// PIDFD_SIGNAL_PROCESS_GROUP: then /proc is read for the members of a group.
+//
+// # Trees
+//
+// What descends from a child is its tree, and it is followed beyond the end of
+// the child: see Place. In a cgroup (Cgroups) it is exact, and an exit
+// costs one look at a file. Without one the process becomes a child subreaper,
+// so that orphans stay below it, and /proc is read at each exit; an orphan that
+// has both a session and an environment of its own can not be told whose it is.
+// Orphans are reaped by their own pids. For that, other code in the process must
+// not start children in sessions of their own.
 package spawn

@@ -16,12 +16,14 @@ const (
 	// for this token.
 	StartFailed
 	// Exited: the main process ended and was reaped. Event.PID, Status and
-	// GroupEmpty are set; with GroupEmpty nothing more comes for this token.
+	// TreeEmpty are set; with TreeEmpty nothing more comes for this token.
 	Exited
-	// GroupEmpty: the last process of the group that the main process led is
-	// gone. It follows an Exited that had GroupEmpty == false, and is the last
-	// event for this token.
-	GroupEmpty
+	// TreeEmpty: the last process of the tree of the child is gone. It follows
+	// an Exited that had TreeEmpty == false, and is the last event for this token.
+	TreeEmpty
+	// TreeSignaled: what Pool.SignalTree was asked for has been done. Event.Signal,
+	// Members and SignalErr are set.
+	TreeSignaled
 )
 
 // String returns the name of the constant.
@@ -33,8 +35,10 @@ func (k Kind) String() string {
 		return "StartFailed"
 	case Exited:
 		return "Exited"
-	case GroupEmpty:
-		return "GroupEmpty"
+	case TreeEmpty:
+		return "TreeEmpty"
+	case TreeSignaled:
+		return "TreeSignaled"
 	}
 	return fmt.Sprintf("Kind(%d)", uint8(k))
 }
@@ -53,15 +57,23 @@ type Event struct {
 	Identity *Identity   // Started only, with Options.Identify; nil if there is none
 	Status   Status      // Exited only
 
-	// GroupEmpty: no process was left in the child's process group when the
-	// child was reaped.
-	GroupEmpty bool
-	// Members are the pids of living processes in the group, at most
-	// MaxMembers. Pids: good for a message, not for a signal.
-	Members []int
+	// TreeEmpty: nothing was left of the child's tree when the child was reaped.
+	TreeEmpty bool
+	// Members are living processes of the tree, at most MaxMembers: after an
+	// exit those that are left, with TreeSignaled those that were there before the signal.
+	Members []Member
+
+	Signal    int   // TreeSignaled only: the number of the signal
+	SignalErr error // TreeSignaled only: why something of the tree did not get it, or nil
 }
 
-// MaxMembers is the most pids that Event.Members names.
+// Member is a process of a tree. Its pid is good for a message, not for a signal.
+type Member struct {
+	PID     int
+	Command string // the name that the kernel has of it, proc_pid_comm(5)
+}
+
+// MaxMembers is the most processes that Event.Members names.
 const MaxMembers = 32
 
 // Status is how a process ended.

@@ -47,8 +47,8 @@ func Example() {
 	// 3 exited with code 3
 }
 
-// What a child leaves behind in its process group is named and watched.
-func ExamplePool_SignalGroup() {
+// What a child leaves behind is named and watched.
+func ExamplePool_SignalTree() {
 	pool, err := spawn.New(spawn.Options{})
 	if err != nil {
 		fmt.Println(err)
@@ -65,18 +65,18 @@ func ExamplePool_SignalGroup() {
 				return
 			case spawn.Exited:
 				fmt.Println("exited, left behind:", len(e.Members))
-				if err := pool.SignalGroup(1, int(syscall.SIGTERM)); err != nil {
+				if err := pool.SignalTree(1, int(syscall.SIGTERM)); err != nil {
 					fmt.Println(err)
 				}
-			case spawn.GroupEmpty:
-				fmt.Println("group empty")
+			case spawn.TreeEmpty:
+				fmt.Println("tree empty")
 				return
 			}
 		}
 	}
 	// Output:
 	// exited, left behind: 1
-	// group empty
+	// tree empty
 }
 
 func ExampleStartError() {

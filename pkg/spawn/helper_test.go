@@ -162,7 +162,7 @@ func helpFiles() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if err := startShell(p, 1, dir, "sleep 1000 & echo; exec sleep 1000"); err != nil {
+	if err := startShell(p, 1, dir, "sleep 1000 & echo; exec sleep 1000", Place{}); err != nil {
 		return err
 	}
 	if _, err := helpEvents(p, 1); err != nil {
@@ -192,16 +192,20 @@ func helpFiles() error {
 			return fmt.Errorf("start %s: %+v", strconv.Itoa(int(token)), ev[0])
 		}
 	}
-	for _, kill := range []func(Token, int) error{p.Signal, p.SignalGroup} {
+	for _, kill := range []func(Token, int) error{p.Signal, p.SignalTree} {
 		if err := kill(1, int(unix.SIGKILL)); err != nil {
 			return err
 		}
-		ev, err := helpEvents(p, 1)
-		if err != nil {
-			return err
+		var ev []Event
+		for len(ev) == 0 || ev[len(ev)-1].Kind == TreeSignaled {
+			more, err := helpEvents(p, 1)
+			if err != nil {
+				return err
+			}
+			ev = append(ev, more...)
 		}
-		if ev[0].Token != 1 || ev[0].Kind != Exited && ev[0].Kind != GroupEmpty {
-			return fmt.Errorf("%+v", ev[0])
+		if last := ev[len(ev)-1]; last.Token != 1 || last.Kind != Exited && last.Kind != TreeEmpty {
+			return fmt.Errorf("%+v", ev)
 		}
 	}
 	for _, fd := range fds {

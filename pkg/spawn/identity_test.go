@@ -64,6 +64,12 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
+// newProgram returns one on the heap, where a spawner has its own: the kernel
+// writes into it, and a stack may move.
+//
+//go:noinline
+func newProgram() *program { return new(program) }
+
 // startAs starts a program with that pid, or with any if it is 0: clone3(2)'s
 // set_tid, which takes CAP_CHECKPOINT_RESTORE. The caller reaps it.
 func startAs(t *testing.T, pid int) (int, int) {
@@ -82,8 +88,8 @@ func startAs(t *testing.T, pid int) (int, int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, to := new(program), &target{path: "/bin/sleep", args: []string{"sleep", "1000"}}
-	if !g.setup(to, &fds, &orig) {
+	g, to := newProgram(), &target{path: "/bin/sleep", args: []string{"sleep", "1000"}}
+	if !g.setup(to, &fds, -1, &orig) {
 		t.Fatal("setup")
 	}
 	tid := int32(pid)

@@ -75,7 +75,7 @@ func TestExact(t *testing.T) {
 			case e.Kind == Exited && state[e.Token] == Started:
 				live--
 				exits++
-				if st := e.Status; !st.Known || st.Code != code || st.Signal != sig || !e.GroupEmpty {
+				if st := e.Status; !st.Known || st.Code != code || st.Signal != sig || !e.TreeEmpty {
 					t.Fatalf("want code %d, signal %d: %+v", code, sig, e)
 				}
 			default:
@@ -100,7 +100,7 @@ func noCore(t *testing.T) {
 
 // TestExitsAtOnce lets 1,000 children exit at the same moment.
 func TestExitsAtOnce(t *testing.T) {
-	bothProbes(t, func(t *testing.T, p *Pool) {
+	everyTree(t, func(t *testing.T, p *Pool, place Place) {
 		const n = 1000
 		fifo := filepath.Join(t.TempDir(), "fifo")
 		if err := unix.Mkfifo(fifo, 0o600); err != nil {
@@ -114,6 +114,9 @@ func TestExitsAtOnce(t *testing.T) {
 		for i := range Token(n) {
 			spec := sh(fmt.Sprintf("read x; exit %d", i%256))
 			spec.Stdin = Stdio{Path: fifo, Flags: unix.O_RDONLY}
+			if spec.Place = place; place.Cgroup != "" {
+				spec.Place.Cgroup = filepath.Dir(place.Cgroup) + fmt.Sprintf("/test:%d", i)
+			}
 			p.Start(i, spec)
 		}
 		p.take(t, n)

@@ -92,8 +92,8 @@ func (s *spawner) comeBack() bool {
 // taken before is in the queue. So what Children lists stays true, and its
 // descriptors stay open, up to the execve.
 //
-// Pause waits for clones, at most Options.TouchTimeout, and for a look at the
-// groups of those that have just ended.
+// Pause waits for clones, at most Options.TouchTimeout, for a look at the trees
+// of those that have just ended, and for signals to trees that were asked for.
 func (p *Pool) Pause() (unstarted []Token) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -117,8 +117,12 @@ func (p *Pool) Pause() (unstarted []Token) {
 }
 
 // reporting reports whether an exit was taken whose event is not in the queue
-// yet: its group is being looked at. p.mu is held.
+// yet: its tree is being looked at; or whether a tree is still to be signaled.
+// p.mu is held.
 func (p *Pool) reporting() bool {
+	if p.walking || len(p.orders) > 0 {
+		return true
+	}
 	for _, c := range p.children {
 		if c.ended && !c.reported {
 			return true
@@ -151,8 +155,8 @@ func (p *Pool) Resume() {
 		switch {
 		case !c.ended:
 			p.collect(c)
-		case len(c.members) == 0:
-			p.examine(c)
+		case len(c.watched) == 0:
+			p.lookAt(c)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -31,80 +32,72 @@ type Options struct {
 // Pool starts children and watches them. Its methods may be called from any
 // goroutine. A fixed number of goroutines serves any number of children.
 type Pool struct {
-	timeout  time.Duration
-	identify bool
-	clock    clock
-	ep       int      // epoll set: one entry a watch, and the eventfd
-	epoll    *os.File // the same set, for waiter
-	waiter   syscall.RawConn
-	wakefd   int       // eventfd that ends the reaper
-	orig     origLimit // the RLIMIT_NOFILE that children get
-	oom      *int      // the oom_score_adj that children get, nil: ours
-	fork     bool      // no clone3 here: start by syscall.ForkExec
-	probe    groupProbe
-	touch    func(path string) (missing string) // touchFile; tests put a hanging one here
-	interps  interpCache
-	ended    func(pidfd int) Status // exitStatus; tests put one with fewer rights here
-	reserve  reserve
-	// spending is held while reserve is given up.
-	spending sync.Mutex
+	timeout      time.Duration
+	identify     bool
+	clock        clock
+	ep           int      // epoll set: one entry a watch, and the eventfd
+	epoll        *os.File // the same set, for waiter
+	waiter       syscall.RawConn
+	wakefd       int                                // eventfd that ends the reaper
+	orig         origLimit                          // the RLIMIT_NOFILE that children get
+	oom          *int                               // the oom_score_adj that children get, nil: ours
+	fork         bool                               // no clone3 here: start by syscall.ForkExec
+	exact        bool                               // the kernel has PIDFD_SIGNAL_PROCESS_GROUP (Linux 6.9)
+	noCgroupKill bool                               // tests: as on a kernel before 5.14
+	touch        func(path string) (missing string) // touchFile; tests put a hanging one here
+	interps      interpCache
+	ended        func(pidfd int) Status // exitStatus; tests put one with fewer rights here
+	reserve      reserve
+	spending     sync.Mutex // held while reserve is given up
 
-	done sync.WaitGroup // reaper, group watcher
+	done sync.WaitGroup // reaper, walker
 
-	mu       sync.Mutex
-	work     sync.Cond // of mu: the queue is not empty, or paused or closed changed
-	idle     sync.Cond // of mu: a spawner is done with a job, or lost it; an exit was reported
-	closed   bool
-	paused   bool
-	frozen   bool // paused, and ends are left where they are
-	queue    queue
-	spawners map[*spawner]struct{}
-	want     int            // spawners that should be able to take a job
-	live     int            // those that can
-	stuck    map[string]int // paths that did not answer, and how many spawners wait for each
-	hung     atomic.Int32   // how many paths stuck holds
-	children map[Token]*child
-	watches  map[uint64]watch
-	lastID   uint64
-	events   []Event
-	ready    chan struct{}
-	dirty    []*child // groups to look at
-	regroup  sync.Cond
+	stir    chan struct{}  // wakes the walker: dirty or orders
+	sigchld chan os.Signal // does so too, once this process is a subreaper
+	orphans map[int]Token  // living ones, and whose they are, 0 if that is not known; the walker's own
+
+	mu        sync.Mutex
+	work      sync.Cond // of mu: the queue is not empty, or paused or closed changed
+	idle      sync.Cond // of mu: a spawner is done with a job, or lost it; an exit was reported
+	closed    bool
+	paused    bool
+	frozen    bool // paused, and ends are left where they are
+	queue     queue
+	spawners  map[*spawner]struct{}
+	want      int            // spawners that should be able to take a job
+	live      int            // those that can
+	stuck     map[string]int // paths that did not answer, and how many spawners wait for each
+	hung      atomic.Int32   // how many paths stuck holds
+	children  map[Token]*child
+	mains     map[int]*child    // the same by pid
+	watches   map[uint64]*child // whose an entry of the epoll set is
+	lastID    uint64
+	events    []Event
+	ready     chan struct{}
+	dirty     []*child // trees to look at
+	orders    []order  // signals to trees
+	unused    []string // cgroups to remove
+	walking   bool     // the walker is at it
+	subreaper bool
+	reaping   bool // orphans are
 }
 
-// child is a main process, and after its end the group that it led. All fields
-// are guarded by Pool.mu.
+// child is a main process, and after its end what is left of its tree. All
+// fields are guarded by Pool.mu.
 type child struct {
 	token Token
 	pid   int
-	pidfd int
+	pidfd int    // -1 once nothing more can be asked of the process
 	id    uint64 // its key in watches while the main process is not reaped
-	// ended: the main process is known to be dead. On a kernel without
-	// PIDFD_SIGNAL_PROCESS_GROUP it is reaped a little later, since its pid
-	// keeps the number of the group from being used again.
+	place Place  // with the cgroup that it was really started in
+	tree  tree
+	// ended: the main process was reaped.
 	ended    bool
-	reaped   bool
-	reported bool               // Exited was queued
-	orphan   bool               // not ours to wait for, see orphan.go
-	givenUp  bool               // its status
-	exit     Event              // Exited, until it is queued
-	members  map[uint64]*member // watched processes of the group, by watch id
-	queued   bool               // in Pool.dirty
-}
-
-// member is a process of a group whose leader is dead.
-type member struct {
-	pid   int
-	pidfd int
-}
-
-// watch is what an entry of the epoll set is about. Entries are named by a
-// number that is never used twice, not by a descriptor: a child between clone
-// and exec may hold a copy of a descriptor that was closed here, which keeps
-// its entry alive, and a late event must not be taken for another child's.
-type watch struct {
-	child  *child
-	member *member // nil: the main process
+	reported bool           // Exited was queued
+	survivor bool           // not ours to wait for, see survivor.go
+	givenUp  bool           // its status
+	exit     Event          // Exited, until it is queued
+	watched  map[uint64]int // descriptors that tell of the rest of the tree, by watch id
 }
 
 // wakeID is the name of the eventfd in the epoll set.
@@ -137,10 +130,13 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 		spawners: make(map[*spawner]struct{}),
 		stuck:    make(map[string]int),
 		children: make(map[Token]*child),
-		watches:  make(map[uint64]watch),
+		mains:    make(map[int]*child),
+		watches:  make(map[uint64]*child),
+		stir:     make(chan struct{}, 1),
+		sigchld:  make(chan os.Signal, 1),
 		ready:    make(chan struct{}, 1),
 	}
-	p.work.L, p.idle.L, p.regroup.L = &p.mu, &p.mu, &p.mu
+	p.work.L, p.idle.L = &p.mu, &p.mu
 	p.touch = p.touchFile
 	p.ended = exitStatus
 	defer func() {
@@ -157,11 +153,11 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 	if p.wakefd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return nil, fmt.Errorf("create eventfd: %w", err)
 	}
-	if err = p.arm(wakeID, p.wakefd); err != nil {
+	if err = p.arm(wakeID, p.wakefd, unix.EPOLLIN|unix.EPOLLET); err != nil {
 		return nil, fmt.Errorf("watch eventfd: %w", err)
 	}
 	p.reserve.take()
-	p.probe = newGroupProbe()
+	p.exact = haveGroupSignal()
 	if ownOOMScoreAdj() < 0 {
 		p.oom = new(int)
 	}
@@ -174,9 +170,12 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 	if hook != nil {
 		hook(p)
 	}
+	if os.Getpid() == 1 {
+		p.adoptOrphans() // they come whether wanted or not
+	}
 	p.done.Add(2)
 	go p.reap()
-	go p.watchGroups()
+	go p.walk()
 	if err = p.addSpawners(o.Spawners); err != nil {
 		p.Close()
 		return nil, err
@@ -203,8 +202,9 @@ func (p *Pool) Close() {
 	p.queue.clear()
 	p.work.Broadcast()
 	p.idle.Broadcast()
-	p.regroup.Broadcast()
+	p.wakeWalker()
 	p.mu.Unlock()
+	signal.Stop(p.sigchld)
 	one := [8]byte{1} // any value but 0
 	_, _ = unix.Write(p.wakefd, one[:])
 	p.done.Wait()
@@ -238,6 +238,10 @@ func (p *Pool) Start(token Token, s *Spec) {
 	if p.closed {
 		return
 	}
+	p.reaping = true
+	if s.Place.Cgroup == "" {
+		p.adoptOrphans()
+	}
 	if p.live == 0 { // as many hang as may
 		p.emit(failed(token, &StartError{Op: "clone", Errno: syscall.EAGAIN}))
 		return
@@ -251,7 +255,8 @@ func (p *Pool) Start(token Token, s *Spec) {
 func (p *Pool) Ready() <-chan struct{} { return p.ready }
 
 // Events appends all events that happened since the last call to dst, in
-// order: for each token Started or StartFailed, then Exited, then GroupEmpty.
+// order: for each token Started or StartFailed, then Exited, then TreeEmpty; a
+// TreeSignaled for each SignalTree in between.
 func (p *Pool) Events(dst []Event) []Event {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -279,16 +284,19 @@ func failed(t Token, err *StartError) Event {
 	return Event{Kind: StartFailed, Token: t, Err: err}
 }
 
-// Child is a process of the Pool, as Children lists it.
+// Child is a process of the Pool, as Children lists it and Adopt takes it.
 type Child struct {
 	Token Token
 	PID   int
-	// PidFD belongs to the Pool, and is close-on-exec.
+	// PidFD belongs to the Pool, and is close-on-exec. It is -1 if Reaped.
 	PidFD int
-	// Reaped: the main process is gone, its group is not.
+	// Reaped: the exit of the main process was reported, the rest of its tree
+	// lives.
 	Reaped bool
-	// Orphan: AdoptOrphan is to be used, not Adopt.
-	Orphan bool
+	// Survivor: it was not this process that started it, see [Pool.Adopt].
+	Survivor bool
+	// Place is where it was started: the Cgroup is the one that it is in.
+	Place Place
 }
 
 // Children lists what the Pool watches, in no order. To hand it over through
@@ -299,21 +307,25 @@ func (p *Pool) Children() []Child {
 	defer p.mu.Unlock()
 	l := make([]Child, 0, len(p.children))
 	for _, c := range p.children {
-		l = append(l, Child{Token: c.token, PID: c.pid, PidFD: c.pidfd, Reaped: c.reported, Orphan: c.orphan})
+		l = append(l, Child{Token: c.token, PID: c.pid, PidFD: c.pidfd, Reaped: c.reported, Place: c.place, Survivor: c.survivor})
 	}
 	return l
 }
 
 // add makes a child known and watched. p.mu is held until the caller has
 // queued Started, so that the reaper, which needs it too, cannot be faster.
-func (p *Pool) add(token Token, pid, pidfd int) (*child, error) {
-	c := &child{token: token, pid: pid, pidfd: pidfd}
-	c.id = p.newID()
-	if err := p.arm(c.id, pidfd); err != nil {
-		return nil, err
+func (p *Pool) add(token Token, pid, pidfd int, place Place) (*child, error) {
+	c := &child{token: token, pid: pid, pidfd: pidfd, place: place}
+	c.tree = p.newTree(c)
+	if pidfd >= 0 {
+		c.id = p.newID()
+		if err := p.arm(c.id, pidfd, unix.EPOLLIN|unix.EPOLLET); err != nil {
+			return nil, err
+		}
+		p.watches[c.id] = c
 	}
 	p.children[token] = c
-	p.watches[c.id] = watch{child: c}
+	p.mains[pid] = c
 	return c, nil
 }
 
@@ -321,19 +333,25 @@ func (p *Pool) add(token Token, pid, pidfd int) (*child, error) {
 // which is sent with p.mu held too, can not go to a descriptor's next owner.
 func (p *Pool) forget(c *child) {
 	delete(p.children, c.token)
+	if p.mains[c.pid] == c {
+		delete(p.mains, c.pid)
+	}
 	if !c.ended {
 		p.disarm(c.id, c.pidfd)
 	}
-	unix.Close(c.pidfd)
-	p.dropMembers(c)
+	if c.pidfd >= 0 {
+		unix.Close(c.pidfd)
+	}
+	p.unwatch(c)
 }
 
-func (p *Pool) dropMembers(c *child) {
-	for id, m := range c.members {
-		p.disarm(id, m.pidfd)
-		unix.Close(m.pidfd)
+// unwatch closes what tells of the rest of the tree of c. p.mu is held.
+func (p *Pool) unwatch(c *child) {
+	for id, fd := range c.watched {
+		p.disarm(id, fd)
+		unix.Close(fd)
 	}
-	c.members = nil
+	c.watched = nil
 }
 
 func (p *Pool) newID() uint64 {
@@ -344,8 +362,8 @@ func (p *Pool) newID() uint64 {
 // arm adds fd to the epoll set under a name of its own. Edge-triggered: an end
 // is reported once, also one from before, and a process that nobody reaps yet
 // costs nothing.
-func (p *Pool) arm(id uint64, fd int) error {
-	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(uint32(id)), Pad: int32(id >> 32)}
+func (p *Pool) arm(id uint64, fd int, events uint32) error {
+	ev := unix.EpollEvent{Events: events, Fd: int32(uint32(id)), Pad: int32(id >> 32)}
 	return unix.EpollCtl(p.ep, unix.EPOLL_CTL_ADD, fd, &ev)
 }
 

@@ -64,13 +64,13 @@ func (p *Pool) look(events []unix.EpollEvent) bool {
 		e := &events[i]
 		id := uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32
 		p.mu.Lock()
-		w, ok := p.watches[id]
+		c := p.watches[id]
 		switch {
-		case !ok: // of a descriptor that was closed meanwhile
-		case w.member == nil:
-			p.collect(w.child)
+		case c == nil: // of a descriptor that was closed meanwhile
+		case id == c.id:
+			p.collect(c)
 		default:
-			p.memberGone(id, w)
+			p.stirred(c, id)
 		}
 		p.mu.Unlock()
 	}
@@ -95,64 +95,69 @@ func (p *Pool) collect(c *child) {
 	if c.ended || p.frozen { // Resume looks at all of them
 		return
 	}
-	if c.orphan {
-		p.collectOrphan(c)
+	if c.survivor {
+		p.collectSurvivor(c)
 		return
 	}
-	flags := 0
-	if !p.probe.exact {
-		flags = unix.WNOWAIT // watchGroups reaps it: see there
-	}
-	st, ended, errno := waitNow(c.pidfd, flags)
+	st, ended, errno := waitNow(c.pidfd, 0)
 	switch {
 	case errno == syscall.ECHILD && dead(c.pidfd):
 		st = p.ended(c.pidfd) // somebody else reaped it
 	case !ended:
 		return // a stale hint
 	}
-	c.ended, c.reaped = true, p.probe.exact || errno != 0
+	c.ended = true
 	p.disarm(c.id, c.pidfd)
 	c.exit = Event{Kind: Exited, Token: c.token, PID: c.pid, Status: st}
 	c.exit.At, c.exit.Wall = p.clock.now()
-	if p.probe.exact && p.probe.empty(c.pidfd) {
-		p.exited(c, nil)
+	if c.tree.gone() {
+		p.exited(c, true, nil)
 		return
 	}
-	p.examine(c)
+	p.lookAt(c)
 }
 
-// exited reports the exit of c, and that members are left of its group. p.mu is held.
-func (p *Pool) exited(c *child, members []int) {
+// lookAt has the walker examine c. p.mu is held.
+func (p *Pool) lookAt(c *child) {
+	p.dirty = append(p.dirty, c)
+	p.wakeWalker()
+}
+
+// exited reports the exit of c, and what is left of its tree. p.mu is held.
+func (p *Pool) exited(c *child, empty bool, members []Member) {
 	e := c.exit
-	e.GroupEmpty, e.Members = len(members) == 0, members
+	e.TreeEmpty, e.Members = empty, members
 	c.exit, c.reported = Event{}, true
 	p.emit(e)
 	p.idle.Broadcast()
-	if e.GroupEmpty {
+	if empty {
 		p.forget(c)
 	}
 }
 
-// memberGone notes the end of a watched process of a group. p.mu is held.
-func (p *Pool) memberGone(id uint64, w watch) {
-	p.disarm(id, w.member.pidfd)
-	unix.Close(w.member.pidfd)
-	delete(w.child.members, id)
-	if len(w.child.members) > 0 {
+// stirred deals with an event that something of what is left of c has gone. p.mu is held.
+func (p *Pool) stirred(c *child, id uint64) {
+	fd := c.watched[id]
+	if !c.tree.stirred(fd) {
 		return
 	}
-	if p.probe.exact && p.probe.empty(w.child.pidfd) {
-		p.groupEmpty(w.child)
-		return
+	p.disarm(id, fd)
+	unix.Close(fd)
+	delete(c.watched, id)
+	switch {
+	case len(c.watched) > 0:
+	case c.tree.gone():
+		p.treeEmpty(c)
+	default:
+		p.lookAt(c)
 	}
-	p.examine(w.child)
 }
 
-// groupEmpty reports that nothing is left of the group of c. p.mu is held.
-func (p *Pool) groupEmpty(c *child) {
+// treeEmpty reports that nothing is left of the tree of c. p.mu is held.
+func (p *Pool) treeEmpty(c *child) {
 	if p.frozen { // Resume looks at it again
 		return
 	}
-	p.emit(Event{Kind: GroupEmpty, Token: c.token, PID: c.pid, GroupEmpty: true})
+	p.emit(Event{Kind: TreeEmpty, Token: c.token, PID: c.pid, TreeEmpty: true})
 	p.forget(c)
 }

@@ -73,6 +73,7 @@ func (s *spawner) run() {
 		}
 		p.mu.Lock()
 		s.settle(o)
+		atomic.StoreInt32(&s.prog.pid, 0)
 		s.busy = false
 		p.idle.Broadcast()
 		if s.stuck != "" && !s.comeBack() {
@@ -125,6 +126,15 @@ type outcome struct {
 
 // start does one job. p.mu is not held.
 func (s *spawner) start() outcome {
+	o := s.try()
+	if o.err != nil && s.target.cgroup != "" && o.err.Op == "clone" && renew(s.target.cgroup, o.err.Errno) {
+		s.enter(touching)
+		o = s.try()
+	}
+	return o
+}
+
+func (s *spawner) try() outcome {
 	defer s.files.release()
 	fds, err := s.prepare()
 	if err != nil {
@@ -139,7 +149,7 @@ func (s *spawner) start() outcome {
 		return outcome{}
 	}
 	if s.p.fork {
-		pid, pidfd, err := forkExec(&s.target, &fds)
+		pid, pidfd, err := forkExec(&s.target, &fds, s.files.cgroup)
 		s.phase.Store(done)
 		return outcome{pid: pid, pidfd: pidfd, err: err}
 	}
@@ -176,7 +186,7 @@ func (s *spawner) settle(o outcome) {
 	case p.closed:
 		unix.Close(o.pidfd)
 	default:
-		if _, err := p.add(s.job.token, o.pid, o.pidfd); err != nil {
+		if _, err := p.add(s.job.token, o.pid, o.pidfd, Place{s.target.cgroup, s.job.spec.Place.Marks}); err != nil {
 			// Nobody would learn of its exit.
 			_ = unix.PidfdSendSignal(o.pidfd, unix.SIGKILL, nil, 0)
 			_, _ = waitDying(o.pidfd)
@@ -191,7 +201,7 @@ func (s *spawner) settle(o outcome) {
 // prepare does all that may hang and can be done before there is a child.
 func (s *spawner) prepare() (fds [3]int, err *StartError) {
 	spec, t := s.job.spec, &s.target
-	t.dir, t.args, t.env, t.missing = spec.Dir, spec.Args, spec.Env, ""
+	t.dir, t.args, t.env, t.missing, t.cgroup = spec.Dir, spec.Args, spec.Env, "", ""
 	if len(t.args) == 0 {
 		t.args = []string{spec.Path}
 	}
@@ -226,7 +236,12 @@ func (s *spawner) prepare() (fds [3]int, err *StartError) {
 			return fds, err
 		}
 	}
-	if !s.p.fork && !s.prog.setup(t, &fds, &s.p.orig) {
+	if spec.Place.Cgroup != "" {
+		if err = s.openCgroup(spec.Place.Cgroup); err != nil {
+			return fds, err
+		}
+	}
+	if !s.p.fork && !s.prog.setup(t, &fds, s.files.cgroup, &s.p.orig) {
 		err = &StartError{Op: "exec", Path: t.path, Errno: syscall.EINVAL}
 	}
 	return fds, err

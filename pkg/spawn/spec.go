@@ -37,6 +37,22 @@ type Spec struct {
 	// in Env. A name must not contain a ':'. It needs clone3(2): without, the
 	// start fails with ENOSYS.
 	ListenNames []string
+	Place       Place
+}
+
+// Place says how what descends from a child is told from everything else.
+type Place struct {
+	// Cgroup is the path of a cgroup v2 directory, made if it is not there,
+	// that the child is cloned into: then its tree is whatever lives in that
+	// cgroup, exactly. If something lives there before, the child
+	// gets another of that name with "~1", "~2" and so on added. One that
+	// is frozen is a StartFailed. "" is none, which makes this process a
+	// child subreaper: then its tree is what /proc shows below the child and
+	// those orphans of it that can be told from others.
+	Cgroup string
+	// Marks are strings of Env that no child with another tree has all of.
+	// Without a Cgroup an orphan that left its session is recognised by them.
+	Marks []string
 }
 
 // Stdio says what one of the first three descriptors of a child refers to.

@@ -24,7 +24,7 @@ func TestStartExit(t *testing.T) {
 		t.Errorf("first event: %+v", ev[0])
 	}
 	if ev[1].Kind != Exited || ev[1].Token != 7 || ev[1].PID != ev[0].PID || !ev[1].Status.Known ||
-		ev[1].Status.Code != 3 || !ev[1].GroupEmpty || ev[1].At < ev[0].At {
+		ev[1].Status.Code != 3 || !ev[1].TreeEmpty || ev[1].At < ev[0].At {
 		t.Errorf("second event: %+v", ev[1])
 	}
 	if c := p.Children(); len(c) != 0 {
@@ -333,9 +333,9 @@ func TestKilledBeforeExec(t *testing.T) {
 	fds := [3]int{f.devnull, f.devnull, f.devnull}
 	tgt := &target{path: "/bin/true", args: []string{"true"}}
 	var g program
-	g.setup(tgt, &fds, &origLimit{})
+	g.setup(tgt, &fds, -1, &origLimit{})
 	for i := range g.steps {
-		g.setup(tgt, &fds, &origLimit{})
+		g.setup(tgt, &fds, -1, &origLimit{})
 		if i == len(g.steps)-1 {
 			break // execve itself
 		}
@@ -397,7 +397,6 @@ func TestLook(t *testing.T) {
 		t.Fatalf("the reaper saw it: %+v", ev)
 	}
 	p.Look(1)
-	// Before Linux 6.9 its group is looked for first, by another goroutine.
 	if ev := p.take(t, 1); len(ev) != 1 || ev[0].Status.Signal != int(unix.SIGKILL) {
 		t.Fatalf("%+v", ev)
 	}
@@ -424,7 +423,7 @@ func TestClose(t *testing.T) {
 	p.Close()
 	p.Start(1000, spec)
 	p.Look(1)
-	if err := p.Adopt(1000, os.Getpid(), -1); !errors.Is(err, ErrClosed) {
+	if err := p.Adopt([]Child{{Token: 1000, PID: os.Getpid(), PidFD: -1}})[0]; !errors.Is(err, ErrClosed) {
 		t.Error(err)
 	}
 	p.waitSpawners()

@@ -21,6 +21,7 @@ type target struct {
 	oom    *int        // oom_score_adj, nil: ours
 	// missing is an interpreter that the program needs and that is not there.
 	missing string
+	cgroup  string // that it is cloned into, or ""
 }
 
 // explain names the interpreter where execve(2) says ENOENT of a program that

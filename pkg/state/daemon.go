@@ -28,7 +28,9 @@ type Daemon struct {
 	Applied []Source `json:"applied"`
 	Checked []Source `json:"checked"`
 
-	Machine  Machine  `json:"machine"`
+	Machine Machine `json:"machine"`
+	// Cgroups is the directory in which the slots' cgroups are.
+	Cgroups  string   `json:"cgroups,omitempty"`
 	Sockets  []Socket `json:"sockets,omitempty"` // of entries
 	Counters Counters `json:"counters"`
 	Reload   Reload   `json:"reload"`
@@ -195,6 +197,9 @@ type Slot struct {
 	Rolling     bool   `json:"rolling,omitempty"`
 	Gen         uint64 `json:"gen,omitempty"`
 	Last        *Exit  `json:"last,omitempty"`
+	// Cgroup is the name in Daemon.Cgroups, or the path, of the cgroup that its
+	// processes are in.
+	Cgroup string `json:"cgroup,omitempty"`
 }
 
 // Exit is the record of an incarnation that ended or could not start.

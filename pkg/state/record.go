@@ -141,6 +141,7 @@ func appendSlot(b []byte, entry string, s *Slot) []byte {
 	b = appendInts(b, 22, s.Members)
 	b = appendBool(b, 23, s.Rolling)
 	b = appendUint(b, 24, s.Gen)
+	b = appendText(b, 26, s.Cgroup)
 	if s.Last != nil {
 		b = appendNested(b, 25, func(b []byte) []byte { return appendExit(b, s.Last) })
 	}
@@ -201,6 +202,8 @@ func (s *Slot) read(f fields) (entry string, ok bool) {
 		case 25:
 			s.Last = new(Exit)
 			f.bad = !s.Last.read(f.nested())
+		case 26:
+			f.string(&s.Cgroup)
 		}
 	}
 	return entry, !f.bad && entry != "" && s.Slot >= 0

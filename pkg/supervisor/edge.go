@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -21,9 +22,11 @@ type Processes interface {
 	Start(spawn.Token, *spawn.Spec)
 	Signal(t spawn.Token, signal int) error
 	SignalGroup(t spawn.Token, signal int) error
+	SignalTree(t spawn.Token, signal int) error
 	Release(spawn.Token)
+	RemoveCgroup(path string)
 	Look(spawn.Token)
-	Adopt(t spawn.Token, pid, pidfd int) error
+	Adopt([]spawn.Child) []error
 	Pause() []spawn.Token
 	Resume()
 	Children() []spawn.Child
@@ -72,7 +75,11 @@ func (s *Supervisor) carryOut(actions []fsm.Action) (refusal *view.Error) {
 		case fsm.EntryGone:
 			s.tellEntry(view.EventRemoved, a.Entry, nil)
 		case fsm.SlotGone:
-			s.Output.Remove(logs.Key{Entry: a.Entry, Slot: a.Slot})
+			key := logs.Key{Entry: a.Entry, Slot: a.Slot}
+			s.Output.Remove(key)
+			if s.Cgroups != nil {
+				s.Processes.RemoveCgroup(s.Cgroups.Path(cgroupName(a.Entry, a.Slot)))
+			}
 			s.dropSockets(a.Entry, a.Slot)
 		case fsm.Refused:
 			refusal = &view.Error{Kind: refusalKinds[a.Kind], Message: a.Message}
@@ -152,6 +159,7 @@ func (s *Supervisor) spec(id fsm.ID, key logs.Key) (*spawn.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
+	spec.Place = s.place(id)
 	spec.Files, spec.ListenNames, err = s.openSockets(id, l.sockets)
 	return spec, err
 }
@@ -161,16 +169,22 @@ func (s *Supervisor) send(a fsm.Send) {
 	if !ok {
 		return
 	}
-	send := s.Processes.SignalGroup
-	if a.Scope == fsm.ScopeMain {
-		send = s.Processes.Signal
+	send := s.Processes.Signal
+	switch a.Scope {
+	case fsm.ScopeGroup:
+		send = s.Processes.SignalGroup
+	case fsm.ScopeTree:
+		send = s.Processes.SignalTree
 	}
-	err := send(t, a.Signal)
-	if err != nil && !errors.Is(err, syscall.ESRCH) {
-		s.counts.failure("signal")
-		s.Log.Warn("could not send a signal", "entry", a.ID.Entry, "slot", a.ID.Slot, "incarnation", a.ID.Incarnation,
-			"signal", signalName(a.Signal), "to", a.Scope.String(), "error", err)
+	if err := send(t, a.Signal); err != nil && !errors.Is(err, syscall.ESRCH) {
+		s.signalFailed(a.ID, a.Signal, a.Scope, err)
 	}
+}
+
+func (s *Supervisor) signalFailed(id fsm.ID, signal int, to fsm.Scope, err error) {
+	s.counts.failure("signal")
+	s.Log.Warn("could not send a signal", "entry", id.Entry, "slot", id.Slot, "incarnation", id.Incarnation,
+		"signal", signalName(signal), "to", to.String(), "error", err)
 }
 
 // translate turns news from pkg/spawn into an event of the machine. News of a
@@ -191,18 +205,46 @@ func (s *Supervisor) translate(e *spawn.Event) fsm.Event {
 	case spawn.Exited:
 		s.Witness.handled(c.pid, c.token, s.Clock.Now())
 		c.ended = true
-		if e.GroupEmpty {
+		if e.TreeEmpty {
 			s.forget(c.token)
+		} else {
+			s.nameStragglers(c, "the main process left something behind", e.Members)
 		}
 		return fsm.Exited{
 			ID: c.id, At: e.At, Wall: e.Wall, Status: status(e.Status),
-			TreeEmpty: e.GroupEmpty, Members: e.Members,
+			TreeEmpty: e.TreeEmpty, Members: pids(e.Members),
 		}
-	case spawn.GroupEmpty:
+	case spawn.TreeEmpty:
 		s.forget(c.token)
 		return fsm.TreeEmpty{ID: c.id, At: e.At}
+	case spawn.TreeSignaled:
+		if e.SignalErr != nil {
+			s.signalFailed(c.id, e.Signal, fsm.ScopeTree, e.SignalErr)
+		}
+		if e.Signal == int(syscall.SIGKILL) {
+			s.nameStragglers(c, "SIGKILL was sent to what is left", e.Members)
+		}
+		return fsm.Stragglers{ID: c.id, Members: pids(e.Members)}
 	}
 	return nil
+}
+
+// nameStragglers says in the log which processes hold up a stop.
+func (s *Supervisor) nameStragglers(c *child, msg string, members []spawn.Member) {
+	names := make([]string, 0, len(members))
+	for _, m := range members {
+		names = append(names, fmt.Sprintf("%d %s", m.PID, m.Command))
+	}
+	s.Log.Warn(msg, "entry", c.id.Entry, "slot", c.id.Slot, "incarnation", c.id.Incarnation, "pid", c.pid,
+		"stragglers", strings.Join(names, ", "))
+}
+
+func pids(members []spawn.Member) []int {
+	out := make([]int, 0, len(members))
+	for _, m := range members {
+		out = append(out, m.PID)
+	}
+	return out
 }
 
 func (s *Supervisor) failed(id fsm.ID, at fsm.Instant, wall int64, err error) fsm.Event {

@@ -21,19 +21,18 @@ var restartPolicies = map[string]fsm.RestartPolicy{
 	config.RestartAlways: fsm.RestartAlways, config.RestartOnFailure: fsm.RestartOnFailure, config.RestartNever: fsm.RestartNever,
 }
 
-// machineEntries is the configuration as the machine goes by it. Without
-// containment there is nothing that holds a whole tree together, and the mode
-// `tree` acts as `group`; the published state says so.
+var stopModes = map[string]fsm.StopMode{
+	config.StopTree: fsm.StopTree, config.StopGroup: fsm.StopGroup, config.StopProcess: fsm.StopProcess,
+}
+
+// machineEntries is the configuration as the machine goes by it.
 func machineEntries(c *config.Config) []fsm.Entry {
 	entries := make([]fsm.Entry, 0, len(c.Entries))
 	for _, e := range c.Entries {
 		m := fsm.Entry{
 			Name: e.Name, Count: e.Count, Autostart: e.Autostart, Delay: e.Delay, MinUptime: e.MinUptime,
 			Restart: restartPolicies[e.Restart], SuccessExitCodes: e.SuccessExitCodes,
-			StopSignal: int(e.Stop.Signal), StopTimeout: e.Stop.Timeout, StopMode: fsm.StopGroup,
-		}
-		if e.Stop.Mode == config.StopProcess {
-			m.StopMode = fsm.StopProcess
+			StopSignal: int(e.Stop.Signal), StopTimeout: e.Stop.Timeout, StopMode: stopModes[e.Stop.Mode],
 		}
 		entries = append(entries, m)
 	}

@@ -117,7 +117,7 @@ func (e *edge) Start(t spawn.Token, s *spawn.Spec) {
 
 func (e *edge) exit(p *process, st spawn.Status) {
 	delete(e.procs, p.token)
-	e.emit(spawn.Event{Kind: spawn.Exited, Token: p.token, PID: p.pid, Status: st, GroupEmpty: true})
+	e.emit(spawn.Event{Kind: spawn.Exited, Token: p.token, PID: p.pid, Status: st, TreeEmpty: true})
 }
 
 func (e *edge) Signal(t spawn.Token, sig int) error {
@@ -138,20 +138,29 @@ func (e *edge) Signal(t spawn.Token, sig int) error {
 }
 
 func (e *edge) SignalGroup(t spawn.Token, sig int) error { return e.Signal(t, sig) }
+func (e *edge) SignalTree(t spawn.Token, sig int) error  { return e.Signal(t, sig) }
 func (e *edge) Release(spawn.Token)                      { e.released++ }
+func (e *edge) RemoveCgroup(string)                      {}
 func (e *edge) Look(spawn.Token)                         {}
 
-func (e *edge) Adopt(t spawn.Token, pid, pidfd int) error {
+func (e *edge) Adopt(list []spawn.Child) []error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	p := e.lives(pidfd)
-	if p == nil || p.pid != pid {
-		return fmt.Errorf("no process %d", pid)
+	errs := make([]error, len(list))
+	for i, c := range list {
+		p := e.lives(c.PidFD)
+		if c.Reaped {
+			p = e.lives(c.PID)
+		}
+		if p == nil || p.pid != c.PID || p.ended != c.Reaped {
+			errs[i] = fmt.Errorf("no process %d", c.PID)
+			continue
+		}
+		delete(e.procs, p.token)
+		p.token = c.Token
+		e.procs[c.Token] = p
 	}
-	delete(e.procs, p.token)
-	p.token = t
-	e.procs[t] = p
-	return nil
+	return errs
 }
 
 func (e *edge) Pause() []spawn.Token { e.paused = true; return nil }
@@ -159,7 +168,11 @@ func (e *edge) Resume()              { e.paused = false }
 
 func (e *edge) Children() (out []spawn.Child) {
 	for t, p := range e.procs {
-		out = append(out, spawn.Child{Token: t, PID: p.pid, PidFD: p.pid})
+		c := spawn.Child{Token: t, PID: p.pid, PidFD: p.pid, Reaped: p.ended, Place: p.spec.Place}
+		if p.ended {
+			c.PidFD = -1
+		}
+		out = append(out, c)
 	}
 	return out
 }
@@ -190,7 +203,7 @@ func (e *edge) endLeaving(p *process, code int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	p.ended = true
-	e.emit(spawn.Event{Kind: spawn.Exited, Token: p.token, PID: p.pid, Status: spawn.Status{Known: true, Code: code}, Members: []int{1}})
+	e.emit(spawn.Event{Kind: spawn.Exited, Token: p.token, PID: p.pid, Status: spawn.Status{Known: true, Code: code}, Members: []spawn.Member{{PID: 1, Command: "left"}}})
 }
 
 // endGroup lets the rest of its group end.
@@ -198,7 +211,7 @@ func (e *edge) endGroup(p *process) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.procs, p.token)
-	e.emit(spawn.Event{Kind: spawn.GroupEmpty, Token: p.token, PID: p.pid, GroupEmpty: true})
+	e.emit(spawn.Event{Kind: spawn.TreeEmpty, Token: p.token, PID: p.pid, TreeEmpty: true})
 }
 
 // output is the fake of pkg/logs: it keeps the lines.

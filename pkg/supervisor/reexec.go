@@ -10,6 +10,7 @@ import (
 
 	"github.com/sentryd/sentryd/pkg/config"
 	"github.com/sentryd/sentryd/pkg/logs"
+	"github.com/sentryd/sentryd/pkg/spawn"
 	"github.com/sentryd/sentryd/pkg/state"
 	"github.com/sentryd/sentryd/pkg/supervisor/fsm"
 	"github.com/sentryd/sentryd/pkg/view"
@@ -46,6 +47,7 @@ func (s *Supervisor) saved(next *config.Config) *state.Daemon {
 		Reload: state.Reload{Wall: d.LastReload.At.UnixNano(), OK: d.LastReload.OK, Error: d.LastReload.Error, SuccessWall: wall(d.LastReload.SuccessAt)},
 	}
 	out.Seq, out.Events = s.saveEvents()
+	s.savePlaces(out)
 	return out
 }
 
@@ -104,7 +106,7 @@ func (s *Supervisor) exec(next *config.Config, serving []Socket) error {
 		files = append(files, state.File{Name: pipeName(p), FD: p.FD})
 	}
 	for _, c := range s.Processes.Children() {
-		if known := s.children[c.Token]; known != nil {
+		if known := s.children[c.Token]; known != nil && c.PidFD >= 0 {
 			files = append(files, state.File{Name: pidfdName(known.id), FD: c.PidFD})
 		}
 	}
@@ -183,7 +185,7 @@ func Resume(o Options, saved *state.Daemon, files map[string]int) (*Supervisor, 
 	s.counts.reexec(resultOK)
 
 	s.paused = true
-	s.adopt(snap, files)
+	s.adopt(snap, savedPlaces(saved), files)
 	s.adoptSockets(saved.Sockets, files)
 	s.config = o.Config
 	s.prepare(applied)
@@ -231,18 +233,42 @@ func checkMachine(saved *state.Machine) error {
 
 // adopt takes over the processes of the former image: they are our children
 // still.
-func (s *Supervisor) adopt(snap fsm.Snapshot, files map[string]int) {
+func (s *Supervisor) adopt(snap fsm.Snapshot, places map[fsm.ID]spawn.Place, files map[string]int) {
+	var list []spawn.Child
+	var slots []*fsm.SlotSnapshot
 	for i := range snap.Entries {
 		e := &snap.Entries[i]
 		for j := range e.Slots {
-			if slot := &e.Slots[j]; slot.Live || slot.Tree {
-				s.adoptSlot(fsm.ID{Entry: e.Name, Slot: slot.Slot, Incarnation: slot.Incarnation}, slot, files)
+			slot := &e.Slots[j]
+			if !slot.Live && !slot.Tree {
+				continue
 			}
+			id := fsm.ID{Entry: e.Name, Slot: slot.Slot, Incarnation: slot.Incarnation}
+			c := s.takeOver(id, slot)
+			fd, ok := files[pidfdName(id)]
+			switch {
+			case !ok && slot.Live:
+				s.lose(c, slot, fmt.Errorf("its pidfd was not handed over"))
+				continue
+			case !ok:
+				fd = -1
+			}
+			list = append(list, spawn.Child{Token: c.token, PID: c.pid, PidFD: fd, Reaped: !slot.Live, Place: places[id]})
+			slots = append(slots, slot)
 		}
+	}
+	for i, err := range s.Processes.Adopt(list) {
+		c := s.children[list[i].Token]
+		if err != nil {
+			s.lose(c, slots[i], err)
+			continue
+		}
+		delete(files, pidfdName(c.id))
 	}
 }
 
-func (s *Supervisor) adoptSlot(id fsm.ID, slot *fsm.SlotSnapshot, files map[string]int) {
+// takeOver makes a process of the former image known.
+func (s *Supervisor) takeOver(id fsm.ID, slot *fsm.SlotSnapshot) *child {
 	s.lastToken++
 	c := &child{id: id, token: s.lastToken, pid: slot.PID, ended: !slot.Live, startedAt: slot.StartedAt}
 	if c.ended && slot.Last != nil {
@@ -254,17 +280,7 @@ func (s *Supervisor) adoptSlot(id fsm.ID, slot *fsm.SlotSnapshot, files map[stri
 	if slot.Live {
 		s.Witness.track(c.pid, c.token, c.startedAt)
 	}
-	name := pidfdName(id)
-	fd, ok := files[name]
-	if !ok {
-		s.lose(c, slot, fmt.Errorf("its pidfd was not handed over"))
-		return
-	}
-	if err := s.Processes.Adopt(c.token, c.pid, fd); err != nil {
-		s.lose(c, slot, err)
-		return
-	}
-	delete(files, name)
+	return c
 }
 
 // pendingStarts lists what was asked for when a snapshot was taken.

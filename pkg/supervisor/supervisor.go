@@ -26,8 +26,8 @@ import (
 	"github.com/sentryd/sentryd/pkg/view"
 )
 
-// Options are what a Supervisor is made of. All but Moderation and Missing are
-// required.
+// Options are what a Supervisor is made of. All but Cgroups, Moderation and
+// Missing are required.
 type Options struct {
 	Identity Identity
 	Config   *config.Config
@@ -46,6 +46,11 @@ type Options struct {
 	// command waits for: what a storm of exits would otherwise spend most on.
 	Moderation time.Duration
 	Log        *slog.Logger
+	// Cgroups is where each slot has a cgroup; nil where there can be none.
+	Cgroups Cgroups
+	// Containment is how the trees of processes are known: view.Cgroup2,
+	// view.Lineage or view.NoContainment.
+	Containment string
 	// Missing says, in whole sentences, what this host or user cannot do.
 	Missing []string
 }
@@ -134,6 +139,7 @@ func New(o Options) *Supervisor {
 	s := newSupervisor(o, fsm.New())
 	s.config = o.Config
 	s.prepare(o.Config)
+	o.Processes.Adopt(nil) // there is nothing to take over: whatever comes is an orphan
 	s.step(fsm.Configure{Entries: machineEntries(o.Config)})
 	s.publishFirst()
 	return s
@@ -156,7 +162,7 @@ func newSupervisor(o Options, m *fsm.Machine) *Supervisor {
 	s.publisher = publisher{
 		daemon: view.Daemon{
 			Name: o.Identity.Name, PID: o.Identity.PID, Config: o.Identity.Config,
-			StartedAt: o.Identity.StartedAt, Version: o.Identity.Version, Containment: "none",
+			StartedAt: o.Identity.StartedAt, Version: o.Identity.Version, Containment: o.Containment,
 			LastReload:    view.Reload{At: now, OK: true, SuccessAt: &now},
 			Missing:       append([]string{}, o.Missing...),
 			ProcConnector: o.Witness.Status(),

@@ -48,7 +48,7 @@ type Daemon struct {
 	Version       string        `json:"version"`     // of the program
 	Stopping      bool          `json:"stopping"`
 	ProcConnector ProcConnector `json:"proc_connector"`
-	Containment   string        `json:"containment"` // cgroup2 | lineage | none
+	Containment   string        `json:"containment"` // Cgroup2, Lineage or NoContainment
 	Listeners     []Listener    `json:"listeners"`
 	LastReload    Reload        `json:"last_reload"`
 	// Missing lists, in whole sentences, what this host or user cannot do and
@@ -72,6 +72,13 @@ type ProcConnector struct {
 	Up     bool   `json:"up"`
 	Reason string `json:"reason"` // empty when up; else a reason a person can act on
 }
+
+// Values of Daemon.Containment: how what descends from a process is known.
+const (
+	Cgroup2       = "cgroup2" // by its cgroup, exactly
+	Lineage       = "lineage" // by descent, as far as /proc shows it
+	NoContainment = "none"    // by the process group at most
+)
 
 // Listener is one address the HTTP API is meant to listen on.
 type Listener struct {

@@ -41,6 +41,12 @@ type TreeEmpty struct {
 	At Instant
 }
 
+// Stragglers says who lives of a tree that a signal was sent to.
+type Stragglers struct {
+	ID      ID
+	Members []int // as far as known; for people
+}
+
 // Configure replaces the configuration. Entries in Restart are restarted, one
 // slot at a time; everything else that differs is changed in place.
 type Configure struct {
@@ -98,6 +104,7 @@ func (Spawned) event()     {}
 func (SpawnFailed) event() {}
 func (Exited) event()      {}
 func (TreeEmpty) event()   {}
+func (Stragglers) event()  {}
 func (Configure) event()   {}
 func (Start) event()       {}
 func (Stop) event()        {}

@@ -121,6 +121,8 @@ func (m *Machine) Step(now Instant, ev Event) []Action {
 		m.exited(ev)
 	case TreeEmpty:
 		m.treeEmpty(ev)
+	case Stragglers:
+		m.stragglers(ev)
 	case Configure:
 		m.configure(ev)
 	case Start:

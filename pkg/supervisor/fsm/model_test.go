@@ -237,7 +237,7 @@ func (mo *model) mayStop(w *world, id ID, p *proc) {
 	case p.live && mo.wanted(e, id.Slot) && id.Incarnation > s.old:
 		w.fatalf("%v is stopped and is wanted", id)
 	case !p.live && e.spec.StopMode == StopProcess:
-		w.fatalf("what %v left is stopped", id)
+		w.fatalf("what %v left by itself is stopped", id)
 	}
 }
 

@@ -44,6 +44,7 @@ var pairEvents = []struct {
 	{"exited", Exited{ID: pairID, At: pairNow, TreeEmpty: true}},
 	{"exited, rest", Exited{ID: pairID, At: pairNow}},
 	{"tree empty", TreeEmpty{ID: pairID, At: pairNow}},
+	{"stragglers", Stragglers{ID: pairID, Members: []int{300}}},
 	{"configure", Configure{Entries: []Entry{pairEntry}}},
 	{"reload restart", Configure{Entries: []Entry{pairEntry}, Restart: map[string]bool{"web": true}}},
 	{"removed", Configure{}},
@@ -69,7 +70,7 @@ const pairNow = 100 * time.Second
 
 var (
 	pairID    = ID{Entry: "web", Incarnation: 2}
-	pairEntry = Entry{Name: "web", Count: 1, Autostart: true, Delay: time.Second, SuccessExitCodes: []int{0}, StopSignal: 15, StopTimeout: 10 * time.Second}
+	pairEntry = Entry{Name: "web", Count: 1, Autostart: true, Delay: time.Second, SuccessExitCodes: []int{0}, StopSignal: 15, StopTimeout: 10 * time.Second, StopMode: StopTree}
 )
 
 func pairMachine(t *testing.T, state State, slot SlotSnapshot) *Machine {

@@ -30,11 +30,17 @@ var pairs = map[string]map[string]string{
 	},
 	"exited, rest": {
 		"running":  "stopping +10s; ended exited 0, by process; TERM tree; CONT tree",
-		"stopping": "stopping +10s; ended exited 0, by command",
+		"stopping": "stopping +10s; ended exited 0, by command; TERM tree; CONT tree",
 		others:     "ignored",
 	},
 	"tree empty": {
 		"leftover": "backoff +1s",
+		others:     "ignored",
+	},
+	"stragglers": {
+		"running":  "same",
+		"stopping": "same",
+		"leftover": "stopping +10s",
 		others:     "ignored",
 	},
 	"configure": {
@@ -43,14 +49,14 @@ var pairs = map[string]map[string]string{
 	"reload restart": {
 		"stopped":  "stopped",
 		"starting": "starting again",
-		"running":  "stopping +10s again; TERM group; CONT group",
+		"running":  "stopping +10s again; TERM main; CONT main",
 		"stopping": "stopping +10s",
 		"leftover": "stopping +10s again",
 		others:     "starting; spawn#3",
 	},
 	"removed": {
 		"starting": "starting",
-		"running":  "stopping +10s; TERM group; CONT group",
+		"running":  "stopping +10s; TERM main; CONT main",
 		"stopping": "stopping +10s",
 		"leftover": "stopping +10s",
 		others:     "no slot; gone",
@@ -71,7 +77,7 @@ var pairs = map[string]map[string]string{
 	},
 	"stop": {
 		"starting": "starting",
-		"running":  "stopping +10s; TERM group; CONT group",
+		"running":  "stopping +10s; TERM main; CONT main",
 		"stopping": "stopping +10s",
 		"leftover": "stopping +10s",
 		others:     "stopped",
@@ -79,21 +85,21 @@ var pairs = map[string]map[string]string{
 	"stop slot": {
 		"stopped":  "same",
 		"starting": "starting",
-		"running":  "stopping +10s; TERM group; CONT group",
+		"running":  "stopping +10s; TERM main; CONT main",
 		"stopping": "same",
 		"leftover": "stopping +10s",
 		others:     "stopped",
 	},
 	"restart": {
 		"starting": "starting again",
-		"running":  "stopping +10s again; TERM group; CONT group",
+		"running":  "stopping +10s again; TERM main; CONT main",
 		"stopping": "stopping +10s again",
 		"leftover": "stopping +10s again",
 		others:     "starting; spawn#3",
 	},
 	"restart slot": {
 		"starting": "starting again",
-		"running":  "stopping +10s again; TERM group; CONT group",
+		"running":  "stopping +10s again; TERM main; CONT main",
 		"stopping": "stopping +10s again",
 		"leftover": "stopping +10s again",
 		others:     "starting; spawn#3",
@@ -103,7 +109,7 @@ var pairs = map[string]map[string]string{
 	},
 	"scale 0": {
 		"starting": "starting",
-		"running":  "stopping +10s; TERM group; CONT group",
+		"running":  "stopping +10s; TERM main; CONT main",
 		"stopping": "stopping +10s",
 		"leftover": "stopping +10s",
 		others:     "no slot; gone",
@@ -115,7 +121,7 @@ var pairs = map[string]map[string]string{
 	},
 	"shutdown": {
 		"starting": "starting",
-		"running":  "stopping +10s; TERM group; CONT group",
+		"running":  "stopping +10s; TERM main; CONT main",
 		"stopping": "stopping +10s",
 		"leftover": "stopping +10s",
 		others:     "stopped; done",

@@ -79,13 +79,16 @@ func (m *Machine) exited(ev Exited) {
 	s.exitedAt = ev.At
 	e.counters.exit(x)
 	m.act(Ended{ID: ev.ID, Exit: x})
+	if asked {
+		if s.tree && e.StopMode == StopTree && s.kills == 0 {
+			m.ask(s, ScopeTree) // the deadline stays that of the first signal
+		}
+		m.settle(s)
+		return
+	}
 	if s.tree && e.StopMode == StopProcess {
 		s.tree, s.members = false, nil
 		m.act(Release{ID: ev.ID})
-	}
-	if asked {
-		m.settle(s)
-		return
 	}
 	s.outcome = e.after(x)
 	if s.tree {
@@ -106,6 +109,19 @@ func (m *Machine) treeEmpty(ev TreeEmpty) {
 	}
 	s.tree = false
 	m.settle(s)
+}
+
+// stragglers takes in who holds up a stop. While the main process lives it is
+// that, and needs no naming.
+func (m *Machine) stragglers(ev Stragglers) {
+	s := m.find(ev.ID)
+	switch {
+	case s == nil || !s.tree:
+		m.ignored++
+	case !s.live:
+		s.members = ev.Members
+		m.touch(s)
+	}
 }
 
 func (m *Machine) tick() {

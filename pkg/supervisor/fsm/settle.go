@@ -118,19 +118,24 @@ func (m *Machine) terminate(s *slot) {
 		m.kill(s)
 		return
 	}
-	scope := ScopeGroup
+	scope := ScopeMain
 	switch {
 	case !s.live || s.e.StopSignal == sigKill:
 		scope = ScopeTree
-	case s.e.StopMode == StopProcess:
-		scope = ScopeMain
+	case s.e.StopMode == StopGroup:
+		scope = ScopeGroup
 	}
+	m.ask(s, scope)
+	m.arm(s, m.now+s.e.StopTimeout)
+}
+
+// ask sends the stop signal.
+func (m *Machine) ask(s *slot, scope Scope) {
 	m.act(Send{ID: s.id(), Signal: s.e.StopSignal, Scope: scope})
 	if s.e.StopSignal != sigKill {
-		// What is stopped or frozen by job control would not see it.
+		// What is stopped by job control would not see it.
 		m.act(Send{ID: s.id(), Signal: sigCont, Scope: scope})
 	}
-	m.arm(s, m.now+s.e.StopTimeout)
 }
 
 // kill sends SIGKILL to all that is left, and will again.

@@ -18,7 +18,7 @@ func (w *world) config() Configure {
 			Name: name, Count: w.from.Intn(4), Autostart: w.from.Intn(4) > 0,
 			Delay: time.Duration(w.from.Intn(3)) * time.Second, MinUptime: time.Duration(w.from.Intn(2)) * time.Second,
 			Restart: RestartPolicy(w.from.Intn(3)), SuccessExitCodes: []int{0},
-			StopSignal: []int{15, 15, 9}[w.from.Intn(3)], StopTimeout: time.Duration(w.from.Intn(5)) * time.Second, StopMode: StopMode(w.from.Intn(2)),
+			StopSignal: []int{15, 15, 9}[w.from.Intn(3)], StopTimeout: time.Duration(w.from.Intn(5)) * time.Second, StopMode: StopMode(w.from.Intn(int(numStopModes))),
 		})
 		c.Restart[name] = w.from.Intn(3) == 0
 	}

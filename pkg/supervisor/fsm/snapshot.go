@@ -138,6 +138,8 @@ func (m *Machine) restoreEntry(es EntrySnapshot) error {
 		return fmt.Errorf("entry %s stands twice in the snapshot", es.Name)
 	case es.WantedCount < 0 || es.WantedCount > MaxCount:
 		return fmt.Errorf("entry %s: count %d is out of range", es.Name, es.WantedCount)
+	case es.StopMode >= numStopModes:
+		return fmt.Errorf("entry %s: stop mode %d is out of range", es.Name, es.StopMode)
 	}
 	e := m.addEntry(es.Entry)
 	e.count, e.countBy, e.held, e.removed = es.WantedCount, es.CountBy, es.Held, es.Removed

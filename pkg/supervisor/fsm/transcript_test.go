@@ -29,6 +29,7 @@ var update = flag.Bool("update", false, "write the transcripts in testdata anew"
 //	failed SLOT [ERRNO]
 //	exited SLOT [CODE|signal=N] [rest=N]     rest: so many of its tree live on
 //	empty SLOT                the rest of the tree is gone
+//	left SLOT N               so many of it live on, as a signal found
 //	advance DURATION          with a tick at each deadline on the way
 //	reexec                    go on from a snapshot; starts not answered are lost and asked for again
 //
@@ -157,6 +158,12 @@ func (st *stage) fact(verb string, id ID, args []string) {
 		st.step(ev)
 	case "empty":
 		st.step(TreeEmpty{ID: id, At: st.now})
+	case "left":
+		ev := Stragglers{ID: id}
+		for i := range st.number(args[0]) {
+			ev.Members = append(ev.Members, 1000+i)
+		}
+		st.step(ev)
 	default:
 		st.t.Fatalf("no such command: %s", verb)
 	}
@@ -219,7 +226,9 @@ var entryKeys = map[string]func(*stage, *Entry, string){
 	"timeout":   func(st *stage, e *Entry, v string) { e.StopTimeout = st.duration(v) },
 	"stop":      func(st *stage, e *Entry, v string) { e.StopSignal = st.number(v) },
 	"autostart": func(st *stage, e *Entry, v string) { e.Autostart = v == "true" },
-	"mode":      func(_ *stage, e *Entry, v string) { e.StopMode = map[string]StopMode{"process": StopProcess}[v] },
+	"mode": func(_ *stage, e *Entry, v string) {
+		e.StopMode = map[string]StopMode{"process": StopProcess, "group": StopGroup, "tree": StopTree}[v]
+	},
 	"policy": func(_ *stage, e *Entry, v string) {
 		e.Restart = map[string]RestartPolicy{"never": RestartNever, "on-failure": RestartOnFailure}[v]
 	},
@@ -234,7 +243,7 @@ func (st *stage) configuration(args []string) Configure {
 		}
 		e := Entry{
 			Name: words[0], Count: 1, Autostart: true, Delay: time.Second,
-			SuccessExitCodes: []int{0}, StopSignal: 15, StopTimeout: 10 * time.Second,
+			SuccessExitCodes: []int{0}, StopSignal: 15, StopTimeout: 10 * time.Second, StopMode: StopTree,
 		}
 		for _, w := range words[1:] {
 			key, value, _ := strings.Cut(w, "=")

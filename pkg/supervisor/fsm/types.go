@@ -67,13 +67,16 @@ const (
 	RestartNever
 )
 
-// StopMode says whom a stop signal is sent to.
+// StopMode says whom a stop signal is sent to. In each mode SIGKILL goes to the
+// whole tree, and a slot is stopped when its tree is empty.
 type StopMode uint8
 
-// The stop modes.
+// The stop modes. Their numbers are saved.
 const (
 	StopGroup   StopMode = iota // the process group at once
-	StopProcess                 // only the main process
+	StopProcess                 // only the main process; what it leaves when it ends by itself is let go
+	StopTree                    // the main process, and when that is gone what is left of its tree
+	numStopModes
 )
 
 // Entry is what the machine needs to know of an entry's configuration.

@@ -58,6 +58,7 @@ type proc struct {
 
 	startedAt Instant
 	told      bool    // a stop signal was sent
+	retold    bool    // and again, to what the main process left
 	deadline  Instant // when SIGKILL is due, once told
 }
 
@@ -173,8 +174,9 @@ func (w *world) do(ev Event, a Action) {
 			w.fatalf("%v ended, asked to: %v, and that is put down to %v", a.ID, p.told, a.Exit.Initiator)
 		}
 	case Release:
-		if w.procs[a.ID] == nil {
-			w.fatalf("%v is released and holds nothing", a.ID)
+		p := w.procs[a.ID]
+		if p == nil || p != w.ended || p.told || w.model.entries[a.ID.Entry].spec.StopMode != StopProcess {
+			w.fatalf("%v is released: %+v", a.ID, p)
 		}
 		delete(w.procs, a.ID)
 	case Entered:
@@ -219,7 +221,15 @@ func (w *world) send(ev Event, a Send) {
 			w.fatalf("%v is stopped with signal %d, not %d", a.ID, a.Signal, spec.StopSignal)
 		}
 		w.model.mayStop(w, a.ID, p)
+		if want := w.scope(p, &spec); a.Scope != want {
+			w.fatalf("the %v of %v is stopped, not the %v", a.Scope, a.ID, want)
+		}
 		p.told, p.deadline = true, w.now+spec.StopTimeout
+	case a.Signal == spec.StopSignal && p == w.ended && !p.retold && spec.StopMode == StopTree:
+		if a.Scope != ScopeTree {
+			w.fatalf("stop signal to the %v of %v, which has ended", a.Scope, a.ID)
+		}
+		p.retold = true
 	case a.Signal == sigKill:
 		if w.now < p.deadline {
 			w.fatalf("%v gets SIGKILL at %v, before %v", a.ID, w.now, p.deadline)
@@ -235,6 +245,17 @@ func (w *world) send(ev Event, a Send) {
 		p.stuck = false
 		p.rest = min(p.rest, 1)
 	}
+}
+
+// scope is whom a stop begins with.
+func (w *world) scope(p *proc, spec *Entry) Scope {
+	switch {
+	case !p.live || spec.StopSignal == sigKill:
+		return ScopeTree
+	case spec.StopMode == StopGroup:
+		return ScopeGroup
+	}
+	return ScopeMain
 }
 
 // happen lets one thing happen to a process or a pending start.
@@ -271,6 +292,9 @@ func (w *world) happen() bool {
 		return true
 	}
 	p := w.procs[id]
+	if w.from.Intn(8) == 0 {
+		w.step(Stragglers{ID: id, Members: []int{p.pid + 2}})
+	}
 	switch {
 	case p.stuck:
 		return false

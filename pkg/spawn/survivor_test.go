@@ -132,7 +132,9 @@ func helpDies() error {
 		return err
 	}
 	for i, s := range scripts {
-		p.Start(Token(i), sh(s))
+		spec := sh(s)
+		spec.Env = append(spec.Env, nestMark)
+		p.Start(Token(i), spec)
 	}
 	events, err := helpEvents(p, len(scripts))
 	if err != nil {
@@ -193,22 +195,37 @@ func needKept(t *testing.T) {
 	}
 }
 
-func TestOrphanExits(t *testing.T) {
+// nestMark is in the environment of what a nest starts.
+const nestMark = "SPAWN_TEST_NEST=1"
+
+func adoptSurvivor(p *Pool, token Token, pid, pidfd int) error {
+	return p.Adopt([]Child{{
+		Token: token, PID: pid, PidFD: pidfd, Survivor: true, Place: Place{Marks: []string{nestMark}},
+	}})[0]
+}
+
+// bothProbes tests with what the kernel has, and as before Linux 6.9.
+func bothProbes(t *testing.T, test func(t *testing.T, p *Pool)) {
+	t.Run("exact", func(t *testing.T) { test(t, newTestPool(t, Options{}, nil)) })
+	t.Run("before 6.9", func(t *testing.T) { test(t, newTestPool(t, Options{}, func(p *Pool) { p.exact = false })) })
+}
+
+func TestSurvivorExits(t *testing.T) {
 	bothProbes(t, func(t *testing.T, p *Pool) {
 		path, open := gate(t)
 		n := newNest(t, "read x < "+path+"; exit 7", "exec sleep 1000")
 		for i := range n.ids {
-			if err := p.AdoptOrphan(Token(i), n.ids[i].PID, n.open(i), false); err != nil {
+			if err := adoptSurvivor(p, Token(i), n.ids[i].PID, n.open(i)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if c := p.Children(); len(c) != 2 || !c[0].Orphan || !c[1].Orphan {
+		if c := p.Children(); len(c) != 2 || !c[0].Survivor || !c[1].Survivor {
 			t.Errorf("children %+v", c)
 		}
 		p.Look(0) // lives
 		open()
 		e := p.take(t, 1)[0] // nobody has reaped it
-		if e.Kind != Exited || e.Token != 0 || e.PID != n.ids[0].PID || !e.GroupEmpty {
+		if e.Kind != Exited || e.Token != 0 || e.PID != n.ids[0].PID || !e.TreeEmpty {
 			t.Fatalf("%+v", e)
 		}
 		if st := e.Status; !st.Known || st.Code != 7 || st.Signal != 0 || st.NoUsage || st.UserTime+st.SystemTime > time.Minute {
@@ -228,8 +245,8 @@ func TestOrphanExits(t *testing.T) {
 	})
 }
 
-// TestOrphanStatusComesWithTheReap is what an unprivileged process sees.
-func TestOrphanStatusComesWithTheReap(t *testing.T) {
+// TestSurvivorStatusComesWithTheReap is what an unprivileged process sees.
+func TestSurvivorStatusComesWithTheReap(t *testing.T) {
 	needKept(t)
 	p := newTestPool(t, Options{}, func(p *Pool) { p.ended = afterReap })
 	path, open := gate(t)
@@ -240,7 +257,7 @@ func TestOrphanStatusComesWithTheReap(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(watch)
-	if err := p.AdoptOrphan(1, n.ids[0].PID, fd, false); err != nil {
+	if err := adoptSurvivor(p, 1, n.ids[0].PID, fd); err != nil {
 		t.Fatal(err)
 	}
 	open()
@@ -254,19 +271,19 @@ func TestOrphanStatusComesWithTheReap(t *testing.T) {
 	}
 	n.reap(0)
 	e := p.take(t, 1)[0]
-	if e.Kind != Exited || !e.GroupEmpty || e.Status != (Status{Known: true, Code: 3, NoUsage: true}) {
+	if e.Kind != Exited || !e.TreeEmpty || e.Status != (Status{Known: true, Code: 3, NoUsage: true}) {
 		t.Errorf("%+v", e)
 	}
 }
 
-// TestOrphanThatNobodyReaps is given up after a while, which the test does not wait for.
-func TestOrphanThatNobodyReaps(t *testing.T) {
+// TestSurvivorThatNobodyReaps is given up after a while, which the test does not wait for.
+func TestSurvivorThatNobodyReaps(t *testing.T) {
 	p := newTestPool(t, Options{}, func(p *Pool) { p.ended = func(int) Status { return Status{} } })
-	if !p.probe.exact {
+	if !p.exact {
 		t.Skip("needs the pidfd to tell of the reap: Linux 6.9")
 	}
 	n := newNest(t, "exec sleep 1000")
-	if err := p.AdoptOrphan(1, n.ids[0].PID, n.open(0), false); err != nil {
+	if err := adoptSurvivor(p, 1, n.ids[0].PID, n.open(0)); err != nil {
 		t.Fatal(err)
 	}
 	p.mu.Lock()
@@ -276,14 +293,14 @@ func TestOrphanThatNobodyReaps(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.giveUp(c) // dead or not: it is told of once it is dead
-	if e := p.take(t, 1)[0]; e.Kind != Exited || e.Status.Known || !e.GroupEmpty {
+	if e := p.take(t, 1)[0]; e.Kind != Exited || e.Status.Known || !e.TreeEmpty {
 		t.Errorf("%+v", e)
 	}
 	n.reap(0)
 }
 
-// TestOrphanReapedBefore adopts what ended before, but after its pidfd was opened.
-func TestOrphanReapedBefore(t *testing.T) {
+// TestSurvivorReapedBefore adopts what ended before, but after its pidfd was opened.
+func TestSurvivorReapedBefore(t *testing.T) {
 	needKept(t)
 	p := newTestPool(t, Options{}, nil)
 	n := newNest(t, "exec sleep 1000")
@@ -298,50 +315,48 @@ func TestOrphanReapedBefore(t *testing.T) {
 	if st, ended := ExitStatus(fd); !ended || st != (Status{Known: true, Signal: int(unix.SIGTERM), NoUsage: true}) {
 		t.Errorf("%+v, %v", st, ended)
 	}
-	if err := p.AdoptOrphan(1, n.ids[0].PID, fd, false); err != nil {
+	if err := adoptSurvivor(p, 1, n.ids[0].PID, fd); err != nil {
 		t.Fatal(err)
 	}
-	if e := p.take(t, 1)[0]; e.Kind != Exited || e.Status.Signal != int(unix.SIGTERM) || !e.GroupEmpty {
+	if e := p.take(t, 1)[0]; e.Kind != Exited || e.Status.Signal != int(unix.SIGTERM) || !e.TreeEmpty {
 		t.Errorf("%+v", e)
 	}
 }
 
-// TestOrphanGroup has something left of the orphan's group, while the orphan
+// TestSurvivorTree has something left of the survivor's tree, while the survivor
 // itself is a zombie and after it was reaped.
-func TestOrphanGroup(t *testing.T) {
+func TestSurvivorTree(t *testing.T) {
 	for _, reapFirst := range []bool{false, true} {
 		p := newTestPool(t, Options{}, nil)
-		if !p.probe.exact {
+		if !p.exact {
 			t.Skip("needs PIDFD_SIGNAL_PROCESS_GROUP: Linux 6.9")
 		}
 		path, open := gate(t)
 		n := newNest(t, "sleep 1000 & read x < "+path+"; exit 7")
-		if err := p.AdoptOrphan(1, n.ids[0].PID, n.open(0), false); err != nil {
+		if err := adoptSurvivor(p, 1, n.ids[0].PID, n.open(0)); err != nil {
 			t.Fatal(err)
 		}
 		open()
 		e := p.take(t, 1)[0]
-		if e.Kind != Exited || e.Status.Code != 7 || e.GroupEmpty || len(e.Members) != 1 {
+		if e.Kind != Exited || e.Status.Code != 7 || e.TreeEmpty || len(e.Members) != 1 {
 			t.Fatalf("%+v", e)
 		}
 		if reapFirst {
 			n.reap(0)
 		}
-		if err := p.SignalGroup(1, int(unix.SIGKILL)); err != nil {
+		if err := p.SignalTree(1, int(unix.SIGKILL)); err != nil {
 			t.Fatal(err)
 		}
-		if e := p.take(t, 1)[0]; e.Kind != GroupEmpty {
-			t.Fatalf("%+v", e)
-		}
+		p.until(t, func(all []Event) bool { return all[len(all)-1].Kind == TreeEmpty })
 		if !reapFirst {
 			n.reap(0)
 		}
 	}
 }
 
-// TestOrphanStatusWhenTheFirstThreadEndedBefore: the process's status is that of
+// TestSurvivorStatusWhenTheFirstThreadEndedBefore: the process's status is that of
 // the call that ended it, not that of its first thread.
-func TestOrphanStatusWhenTheFirstThreadEndedBefore(t *testing.T) {
+func TestSurvivorStatusWhenTheFirstThreadEndedBefore(t *testing.T) {
 	testenvTool(t, "python3")
 	n := newNest(t, `exec python3 -c '
 import ctypes, os, threading, time
@@ -374,26 +389,26 @@ func testenvTool(t *testing.T, name string) {
 	}
 }
 
-func TestAdoptOrphanOfOurOwn(t *testing.T) {
+func TestAdoptSurvivorOfOurOwn(t *testing.T) {
 	if !haveClone3() {
 		t.Skip("needs clone3")
 	}
 	bothProbes(t, func(t *testing.T, p *Pool) {
 		pid, fd := startAs(t, 0)
-		if err := p.AdoptOrphan(1, pid, fd, false); err != nil {
+		if err := adoptSurvivor(p, 1, pid, fd); err != nil {
 			t.Fatal(err)
 		}
-		if err := p.AdoptOrphan(1, pid, fd, false); err == nil {
+		if err := adoptSurvivor(p, 1, pid, fd); err == nil {
 			t.Error("a token was used twice")
 		}
-		if p.Children()[0].Orphan {
-			t.Error("our own child is an orphan")
+		if p.Children()[0].Survivor {
+			t.Error("our own child is a survivor")
 		}
 		if err := p.Signal(1, int(unix.SIGTERM)); err != nil {
 			t.Fatal(err)
 		}
 		e := p.take(t, 1)[0]
-		if st := e.Status; !st.Known || st.Signal != int(unix.SIGTERM) || st.NoUsage || !e.GroupEmpty {
+		if st := e.Status; !st.Known || st.Signal != int(unix.SIGTERM) || st.NoUsage || !e.TreeEmpty {
 			t.Errorf("%+v", e)
 		}
 	})

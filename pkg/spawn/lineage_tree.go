@@ -1,0 +1,174 @@
+package spawn
+
+import (
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// lineageTree is the tree of a child without a cgroup, by descent: what /proc
+// shows below its main process, and orphans of it, which the kernel gives to
+// this process because it is a child subreaper. What lives is always below this
+// process, therefore, and nothing is overlooked; only whose an orphan is can be
+// in doubt, when it has left its session and does not have the environment of
+// the child any more (see owner).
+type lineageTree struct {
+	p *Pool
+	c *child
+}
+
+// gone leaves it to the walker.
+func (t *lineageTree) gone() bool { return false }
+
+func (t *lineageTree) pids() []int {
+	var pids []int
+	t.p.mu.Lock()
+	if !t.c.ended {
+		pids = append(pids, t.c.pid)
+	}
+	t.p.mu.Unlock()
+	pids = append(pids, t.left()...)
+	seen := make(map[int]bool)
+	for i := 0; i < len(pids); i++ {
+		for _, pid := range childrenOf(pids[i]) {
+			if !seen[pid] { // a pid can be given out anew meanwhile
+				seen[pid] = true
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
+// left are the processes that stand at the top of what is left of the tree:
+// orphans, of a survivor those of its session, since they went to somebody else.
+func (t *lineageTree) left() (pids []int) {
+	if t.c.survivor {
+		return t.session()
+	}
+	for pid, owner := range t.p.orphans {
+		if owner == t.c.token {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// session reads /proc for the living members of the session that the main
+// process led. Its number is not given out again as long as it has a member; a
+// stranger's that came after it is told by the environment.
+func (t *lineageTree) session() (pids []int) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil
+	}
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		if sid, err := unix.Getsid(pid); err != nil || sid != t.c.pid || pid == t.c.pid {
+			continue
+		}
+		if t.c.place.marked(t.p.environOf(pid)) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// kill stops everything first: what is stopped does not fork, and keeps its
+// place under RLIMIT_NPROC, so that not even a fork bomb outruns this.
+func (t *lineageTree) kill() error {
+	pids := func() []int {
+		t.p.reapOrphans()
+		return t.pids()
+	}
+	_ = signalEach(pids, int(unix.SIGSTOP))
+	return signalEach(pids, int(unix.SIGKILL))
+}
+
+// maxWatched is how many orphans of a tree are watched at a time. When the last
+// of them is gone the tree is looked at again, so one would be right as well; a
+// few make a tree that ends one by one cheap.
+const maxWatched = 4
+
+func (t *lineageTree) watch() (fds []int, events uint32) {
+	withPidfds(t.left, nil, func(_, pidfd int) {
+		if len(fds) == maxWatched {
+			return
+		}
+		if fd, err := unix.FcntlInt(uintptr(pidfd), unix.F_DUPFD_CLOEXEC, 3); err == nil {
+			fds = append(fds, fd)
+		}
+	})
+	return fds, unix.EPOLLIN | unix.EPOLLET
+}
+
+func (t *lineageTree) stirred(int) bool { return true }
+
+// childrenOf lists the children of a process: /proc/PID/task/TID/children,
+// proc_tid_children(5), where the kernel has that, else all of /proc is read.
+func childrenOf(pid int) (pids []int) {
+	dir := "/proc/" + strconv.Itoa(pid) + "/task"
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil // it is gone
+	}
+	tids, err := d.Readdirnames(-1)
+	d.Close()
+	if err != nil {
+		return nil
+	}
+	for _, tid := range tids {
+		b, err := os.ReadFile(dir + "/" + tid + "/children")
+		if err != nil {
+			if unix.Access(dir+"/"+tid+"/stat", unix.F_OK) == nil && unix.Access(dir+"/"+tid+"/children", unix.F_OK) != nil {
+				return childrenByParent(pid)
+			}
+			continue // the thread is gone
+		}
+		for _, word := range strings.Fields(string(b)) {
+			if n, err := strconv.Atoi(word); err == nil {
+				pids = append(pids, n)
+			}
+		}
+	}
+	return pids
+}
+
+// childrenByParent is childrenOf without CONFIG_PROC_CHILDREN.
+func childrenByParent(parent int) (pids []int) {
+	d, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil
+	}
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		b, err := os.ReadFile("/proc/" + name + "/stat")
+		if err != nil {
+			continue
+		}
+		// PID (COMM) STATE PPID …, where COMM may hold anything.
+		fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+		if len(fields) > 1 && fields[1] == strconv.Itoa(parent) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}

@@ -1,0 +1,169 @@
+package spawn
+
+import (
+	"bytes"
+	"os"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Orphans of children come to this process if it is a child subreaper
+// (prctl(2), PR_SET_CHILD_SUBREAPER) or PID 1. They are reaped by the walker,
+// each by its own pid, when SIGCHLD says that there may be one. What other code
+// in this process starts, by os/exec say, is told from them by its session,
+// which is ours: children of the Pool lead their own, so no orphan of theirs
+// can be in it.
+
+// adoptOrphans makes this process a subreaper. It lasts until it ends, through
+// execve(2) too. p.mu is held.
+func (p *Pool) adoptOrphans() {
+	if p.subreaper {
+		return
+	}
+	p.subreaper = true
+	if os.Getpid() != 1 {
+		// Since Linux 3.4, and never refused.
+		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	}
+	signal.Notify(p.sigchld, unix.SIGCHLD)
+}
+
+// reapOrphans reaps the orphans that are dead, and notes whose the others are.
+// Only the walker calls it: orphans is its own.
+func (p *Pool) reapOrphans() {
+	self := os.Getpid()
+	session, _ := unix.Getsid(0)
+	// While p.mu is held no child is reaped, so that the list does not shift
+	// while it is read.
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.reaping || p.closed {
+		return
+	}
+	left := make(map[int]Token)
+	for _, pid := range childrenOf(self) {
+		sid, err := unix.Getsid(pid)
+		if err != nil || sid == session || p.isMain(pid) {
+			continue
+		}
+		if p.fork && p.cloning() {
+			// It may be a child that is about to be reported, whose pid is
+			// not known yet; its end, or the next one's, comes here again.
+			left[pid] = p.orphans[pid]
+			continue
+		}
+		pidfd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			continue
+		}
+		_, ended, errno := waitNow(pidfd, 0)
+		unix.Close(pidfd)
+		if !ended && errno == 0 {
+			left[pid] = p.owner(pid, sid)
+		}
+	}
+	p.orphans = left
+}
+
+// isMain reports whether a pid is that of a child that is known, or about to
+// be, and not reaped. p.mu is held.
+func (p *Pool) isMain(pid int) bool {
+	if c := p.mains[pid]; c != nil && !c.ended {
+		return true
+	}
+	for s := range p.spawners {
+		// The kernel wrote it before the child ran, and so before it had a
+		// session of its own.
+		if atomic.LoadInt32(&s.prog.pid) == int32(pid) {
+			return true
+		}
+	}
+	return false
+}
+
+// owner returns the child that an orphan, which is alive, descends from: as was
+// found before, by its session or its process group, or by the environment it
+// was started with. It returns 0 if none of these tells. p.mu is held.
+func (p *Pool) owner(pid, sid int) Token {
+	if t := p.orphans[pid]; t != 0 && p.children[t] != nil {
+		return t
+	}
+	// The number of a session or a group is not given out as a pid again while
+	// it has a member.
+	if c := p.mains[sid]; c != nil {
+		return c.token
+	}
+	if pgid, err := unix.Getpgid(pid); err == nil && p.mains[pgid] != nil {
+		return p.mains[pgid].token
+	}
+	has := p.environOf(pid)
+	for t, c := range p.children {
+		if c.place.marked(has) {
+			return t
+		}
+	}
+	return 0
+}
+
+// environOf reads the environment that a process was started with. In the
+// middle of an execve(2) it reads as empty, so one that was not seen before is
+// given the time to come to the end of it.
+func (p *Pool) environOf(pid int) map[string]bool {
+	var env []byte
+	tries := 200
+	if _, seen := p.orphans[pid]; seen {
+		tries = 1
+	}
+	for range tries {
+		var err error
+		env, err = os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+		if len(env) > 0 || err != nil {
+			break
+		}
+		runtime.Gosched()
+	}
+	has := make(map[string]bool)
+	for kv := range bytes.SplitSeq(env, []byte{0}) {
+		has[string(kv)] = true
+	}
+	return has
+}
+
+// marked reports whether an environment has all marks of a place.
+func (pl *Place) marked(has map[string]bool) bool {
+	for _, m := range pl.Marks {
+		if !has[m] {
+			return false
+		}
+	}
+	return len(pl.Marks) > 0 && pl.Cgroup == ""
+}
+
+// SignalTree has sig sent to everything that lives of the tree of token, also
+// after its main process has ended: SIGKILL at once (cgroup.kill, Linux 5.14),
+// any other signal one by one until none is found that has not had it. It does
+// not wait for that: TreeSignaled follows. It fails with an error that wraps
+// syscall.ESRCH if there is no such tree any more, or not yet.
+func (p *Pool) SignalTree(token Token, sig int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.children[token]
+	if c == nil || p.closed {
+		return signalError(sig, token, syscall.ESRCH)
+	}
+	p.orders = append(p.orders, order{c, sig})
+	p.wakeWalker()
+	return nil
+}
+
+func (p *Pool) wakeWalker() {
+	select {
+	case p.stir <- struct{}{}:
+	default:
+	}
+}
