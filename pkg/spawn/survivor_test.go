@@ -347,7 +347,7 @@ func TestSurvivorTree(t *testing.T) {
 		if err := p.SignalTree(1, int(unix.SIGKILL)); err != nil {
 			t.Fatal(err)
 		}
-		p.until(t, func(all []Event) bool { return all[len(all)-1].Kind == TreeEmpty })
+		p.until(t, func(all []Event) bool { return len(all) > 0 && all[len(all)-1].Kind == TreeEmpty })
 		if !reapFirst {
 			n.reap(0)
 		}

@@ -84,7 +84,7 @@ func TestTree(t *testing.T) {
 			t.Error(err)
 		}
 		// Unless the tree has gone before that could be told.
-		ev = p.until(t, func(all []Event) bool { return all[len(all)-1].Kind == TreeEmpty })
+		ev = p.until(t, func(all []Event) bool { return len(all) > 0 && all[len(all)-1].Kind == TreeEmpty })
 		if s := ev[0]; len(ev) == 2 && (s.Kind != TreeSignaled || s.Signal != int(unix.SIGTERM) || s.SignalErr != nil || len(s.Members) != 6) {
 			t.Errorf("%+v", s)
 		}
