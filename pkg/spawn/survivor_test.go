@@ -327,30 +327,34 @@ func TestSurvivorReapedBefore(t *testing.T) {
 // itself is a zombie and after it was reaped.
 func TestSurvivorTree(t *testing.T) {
 	for _, reapFirst := range []bool{false, true} {
-		p := newTestPool(t, Options{}, nil)
-		if !p.exact {
-			t.Skip("needs PIDFD_SIGNAL_PROCESS_GROUP: Linux 6.9")
-		}
-		path, open := gate(t)
-		n := newNest(t, "sleep 1000 & read x < "+path+"; exit 7")
-		if err := adoptSurvivor(p, 1, n.ids[0].PID, n.open(0)); err != nil {
-			t.Fatal(err)
-		}
-		open()
-		e := p.take(t, 1)[0]
-		if e.Kind != Exited || e.Status.Code != 7 || e.TreeEmpty || len(e.Members) != 1 {
-			t.Fatalf("%+v", e)
-		}
-		if reapFirst {
-			n.reap(0)
-		}
-		if err := p.SignalTree(1, int(unix.SIGKILL)); err != nil {
-			t.Fatal(err)
-		}
-		p.until(t, func(all []Event) bool { return len(all) > 0 && all[len(all)-1].Kind == TreeEmpty })
-		if !reapFirst {
-			n.reap(0)
-		}
+		t.Run(fmt.Sprintf("reap first=%t", reapFirst), func(t *testing.T) { checkSurvivorTree(t, reapFirst) })
+	}
+}
+
+func checkSurvivorTree(t *testing.T, reapFirst bool) {
+	p := newTestPool(t, Options{}, nil)
+	if !p.exact {
+		t.Skip("needs PIDFD_SIGNAL_PROCESS_GROUP: Linux 6.9")
+	}
+	path, open := gate(t)
+	n := newNest(t, "sleep 1000 & read x < "+path+"; exit 7")
+	if err := adoptSurvivor(p, 1, n.ids[0].PID, n.open(0)); err != nil {
+		t.Fatal(err)
+	}
+	open()
+	e := p.take(t, 1)[0]
+	if e.Kind != Exited || e.Status.Code != 7 || e.TreeEmpty || len(e.Members) != 1 {
+		t.Fatalf("%+v", e)
+	}
+	if reapFirst {
+		n.reap(0)
+	}
+	if err := p.SignalTree(1, int(unix.SIGKILL)); err != nil {
+		t.Fatal(err)
+	}
+	p.until(t, func(all []Event) bool { return len(all) > 0 && all[len(all)-1].Kind == TreeEmpty })
+	if !reapFirst {
+		n.reap(0)
 	}
 }
 
