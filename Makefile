@@ -9,6 +9,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 FUZZTIME ?= 20s
 TESTFLAGS ?=
 BENCHFLAGS ?=
+CONNECTORFLAGS ?=
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOTEST   := go run ./internal/gotest
 # -p 2: the packages start thousands of processes, and timing is part of some tests.
@@ -64,6 +65,7 @@ integration: build ## test bin/sentryd with real programs, as root as far as roo
 .PHONY: bench
 bench: build ## compare with a bare loop in C and with the peers that are installed
 	go run ./bench $(BENCHFLAGS)
+	go run ./bench/connector $(CONNECTORFLAGS)
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (20s)

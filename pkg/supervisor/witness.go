@@ -106,13 +106,16 @@ func (w *Witness) Connect() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	status := view.ProcConnector{Up: true}
+	// The first picture tells that it is heard; all else is news.
+	news := w.failure != "" && w.status != status
 	if err != nil {
 		conn, status = nil, view.ProcConnector{Reason: err.Error()}
-		w.failure = status.Reason
+		news, w.failure = w.status != status, status.Reason
 	}
-	w.conn = conn
-	w.news = w.news || w.status != status
-	w.status = status
+	w.conn, w.status, w.news = conn, status, w.news || news
+	if w.news {
+		w.wake()
+	}
 }
 
 // Status says whether the connector is heard.
@@ -155,7 +158,6 @@ func (w *Witness) Run(stop <-chan struct{}) {
 			w.missed()
 			w.again()
 		}
-		w.wake()
 	}
 }
 
@@ -171,6 +173,7 @@ func (w *Witness) again() {
 	w.mu.Lock()
 	w.resync = true
 	w.mu.Unlock()
+	w.wake()
 }
 
 // Close ends the reader's waiting for events.
