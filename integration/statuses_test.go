@@ -52,17 +52,17 @@ func TestStatuses(t *testing.T) {
 	if soak() {
 		each = 330 // over 100,000 in all
 	}
-	for _, connector := range []bool{true, false} {
-		t.Run(fmt.Sprintf("connector=%t", connector), func(t *testing.T) {
-			if connector {
+	for connector, up := range map[string]bool{"{}": true, "{events: exit}": true, "{buffer: 4KiB}": true, "{enabled: false}": false} {
+		t.Run("connector="+connector, func(t *testing.T) {
+			if up {
 				testenv.Need(t, testenv.Root(), testenv.Connector())
 			}
-			checkStatuses(t, each, connector)
+			checkStatuses(t, each, connector, up)
 		})
 	}
 }
 
-func checkStatuses(t *testing.T, each int, connector bool) {
+func checkStatuses(t *testing.T, each int, connector string, up bool) {
 	const slots = 8
 	list, commands := endings()
 	bell := newBell(t)
@@ -87,7 +87,7 @@ case $(( (($SENTRYD_INCARNATION - 1) * %[3]d + $SENTRYD_SLOT) %% %[4]d )) in
 	}
 
 	d := startDaemon(t, fmt.Sprintf(`
-proc_connector: {enabled: %t}
+proc_connector: %s
 entries:
   a: {command: %s, count: %d, delay: 0}
 `, connector, program, slots), options{})
@@ -95,7 +95,7 @@ entries:
 		bell.await("done")
 	}
 	s := d.running("a", slots)
-	if s.Daemon.ProcConnector.Up != connector {
+	if s.Daemon.ProcConnector.Up != up {
 		t.Errorf("the connector: %+v", s.Daemon.ProcConnector)
 	}
 	// The bell may be heard before the picture that tells of the last exits.
