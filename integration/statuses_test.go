@@ -52,8 +52,8 @@ func TestStatuses(t *testing.T) {
 	if soak() {
 		each = 330 // over 100,000 in all
 	}
-	for connector, up := range map[string]bool{"{}": true, "{events: exit}": true, "{buffer: 4KiB}": true, "{enabled: false}": false} {
-		t.Run("connector="+connector, func(t *testing.T) {
+	for connector, up := range map[string]bool{"enabled: true": true, "events: exit": true, "buffer: 4KiB": true, "enabled: false": false} {
+		t.Run("connector "+connector, func(t *testing.T) {
 			if up {
 				testenv.Need(t, testenv.Root(), testenv.Connector())
 			}
@@ -87,7 +87,7 @@ case $(( (($SENTRYD_INCARNATION - 1) * %[3]d + $SENTRYD_SLOT) %% %[4]d )) in
 	}
 
 	d := startDaemon(t, fmt.Sprintf(`
-proc_connector: %s
+proc_connector: {%s}
 entries:
   a: {command: %s, count: %d, delay: 0}
 `, connector, program, slots), options{})
@@ -95,6 +95,9 @@ entries:
 		bell.await("done")
 	}
 	s := d.running("a", slots)
+	if m := d.metrics(); connector == "buffer: 4KiB" && (m["sentryd_proc_events_lost_total"] == 0 || m["sentryd_proc_resyncs_total"] == 0) {
+		t.Errorf("with a buffer for four events %v were lost, resynced %v times", m["sentryd_proc_events_lost_total"], m["sentryd_proc_resyncs_total"])
+	}
 	if s.Daemon.ProcConnector.Up != up {
 		t.Errorf("the connector: %+v", s.Daemon.ProcConnector)
 	}

@@ -38,9 +38,14 @@ type Lineage interface {
 	Lost()
 }
 
-// redialAfter is the wait before a connector that cannot be heard is tried
-// again.
-const redialAfter = 30 * time.Second
+const (
+	// redialAfter is the wait before a connector that could not be opened is
+	// tried again.
+	redialAfter = 30 * time.Second
+	// holdsFor is how long one that was opened has to hold before it is opened
+	// again at once: less than it takes to notice silence.
+	holdsFor = 10 * time.Second
+)
 
 // Witness hears the kernel's proc connector: the second witness of exits. What
 // it says is a hint to look at a pidfd now, and the kernel's own time of an
@@ -131,7 +136,7 @@ func (w *Witness) Run(stop <-chan struct{}) {
 	if w.dial == nil && w.connector() == nil {
 		return
 	}
-	timer := time.NewTimer(redialAfter)
+	timer := time.NewTimer(w.patience())
 	defer timer.Stop()
 	w.missed()
 	for {
@@ -150,7 +155,6 @@ func (w *Witness) Run(stop <-chan struct{}) {
 			return
 		case <-timer.C:
 		}
-		timer.Reset(redialAfter)
 		if w.dial == nil { // the one that was handed over is gone
 			return
 		}
@@ -158,7 +162,16 @@ func (w *Witness) Run(stop <-chan struct{}) {
 			w.missed()
 			w.again()
 		}
+		timer.Reset(w.patience())
 	}
+}
+
+// patience is how long after an attempt there is no other.
+func (w *Witness) patience() time.Duration {
+	if w.connector() != nil {
+		return holdsFor
+	}
+	return redialAfter
 }
 
 // missed tells the lineage that it may have missed something.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,22 +52,39 @@ func (f *fakeConnector) Close() error {
 }
 
 // lineage notes what it is told.
-type lineage struct{ told []string }
+type lineage struct {
+	mu   sync.Mutex
+	told []string
+}
 
 func (l *lineage) Observe(events []procevents.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for i := range events {
 		l.told = append(l.told, fmt.Sprint(events[i].Kind, " ", events[i].PID))
 	}
 }
 
-func (l *lineage) Lost() { l.told = append(l.told, "lost") }
+func (l *lineage) Lost() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.told = append(l.told, "lost")
+}
+
+func (l *lineage) take() (told []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	told, l.told = l.told, nil
+	return told
+}
 
 // testWitness runs a witness whose dials succeed while refuse is empty.
 type testWitness struct {
 	*Witness
+	heir   lineage
+	dials  sync.Mutex // of the two below
 	conns  []*fakeConnector
 	refuse string
-	heir   lineage
 	stop   chan struct{}
 	ended  chan struct{}
 }
@@ -74,6 +92,8 @@ type testWitness struct {
 func startWitness(t *testing.T, refuse string) *testWitness {
 	w := &testWitness{refuse: refuse, stop: make(chan struct{}), ended: make(chan struct{})}
 	w.Witness = NewWitness(nil, func() (Connector, error) {
+		w.dials.Lock()
+		defer w.dials.Unlock()
 		if w.refuse != "" {
 			return nil, errors.New(w.refuse)
 		}
@@ -97,9 +117,16 @@ func startWitness(t *testing.T, refuse string) *testWitness {
 	return w
 }
 
+func (w *testWitness) opened() []*fakeConnector {
+	w.dials.Lock()
+	defer w.dials.Unlock()
+	return slices.Clone(w.conns)
+}
+
 // says has the present connector say something.
 func (w *testWitness) says(err error, events ...procevents.Event) {
-	w.conns[len(w.conns)-1].next <- received{events, err}
+	conns := w.opened()
+	conns[len(conns)-1].next <- received{events, err}
 	<-time.After(2 * moderation)
 	synctest.Wait()
 }
@@ -107,8 +134,8 @@ func (w *testWitness) says(err error, events ...procevents.Event) {
 func (w *testWitness) expect(t *testing.T, dials int, up bool, resync bool, told ...string) {
 	t.Helper()
 	synctest.Wait()
-	if len(w.conns) != dials {
-		t.Errorf("%d dials succeeded, want %d", len(w.conns), dials)
+	if n := len(w.opened()); n != dials {
+		t.Errorf("%d dials succeeded, want %d", n, dials)
 	}
 	if s := w.Status(); s.Up != up || up != (s.Reason == "") {
 		t.Errorf("status %+v, want up %t", s, up)
@@ -116,10 +143,9 @@ func (w *testWitness) expect(t *testing.T, dials int, up bool, resync bool, told
 	if got, _, _ := w.take(); got != resync {
 		t.Errorf("resync %t, want %t", got, resync)
 	}
-	if !slices.Equal(w.heir.told, told) {
-		t.Errorf("the lineage was told %q, want %q", w.heir.told, told)
+	if got := w.heir.take(); !slices.Equal(got, told) {
+		t.Errorf("the lineage was told %q, want %q", got, told)
 	}
-	w.heir.told = nil
 }
 
 func TestWitnessHandsOn(t *testing.T) {
@@ -169,11 +195,11 @@ func TestWitnessSilence(t *testing.T) {
 		if got := w.Status().Reason; got != silent.Error() {
 			t.Errorf("reason %q", got)
 		}
-		for len(w.conns) < 3 && time.Since(began) < time.Minute {
+		for len(w.opened()) < 3 && time.Since(began) < time.Minute {
 			<-time.After(time.Second)
 			synctest.Wait()
 		}
-		if took := time.Since(began); took > redialAfter+time.Second {
+		if took := time.Since(began); took < holdsFor/2 || took > holdsFor+time.Second {
 			t.Errorf("opened again after %v", took)
 		}
 		w.expect(t, 3, true, true, "lost")
@@ -188,7 +214,9 @@ func TestWitnessComesBack(t *testing.T) {
 		if got := w.Status().Reason; got != "in a container" {
 			t.Errorf("reason %q", got)
 		}
+		w.dials.Lock()
 		w.refuse = ""
+		w.dials.Unlock()
 		<-time.After(redialAfter + time.Second)
 		w.expect(t, 1, true, true, "lost")
 	})
