@@ -217,16 +217,22 @@ func (w *Witness) fail(err error) {
 // moderation is how long the reader lets events gather once some came, as a
 // network card does with its interrupts: a start and an exit are six events,
 // and waking up for each costs more than all else about them. Nothing that is
-// decided waits for the connector.
-const moderation = time.Millisecond
+// decided waits for the connector. Where that many gathered as a storm of forks
+// makes, they may do so for longer: the default buffer holds half a second of
+// the worst, and that of a plain user a few milliseconds.
+const (
+	moderation      = time.Millisecond
+	stormModeration = 4 * time.Millisecond
+	storm           = 16 // events in a millisecond
+)
 
 func (w *Witness) read(conn Connector) error {
 	events := make([]procevents.Event, 128)
 	gather := time.NewTimer(moderation)
 	defer gather.Stop()
-	more := false // there is more than one batch to take
+	gathered := 0 // since the reader last waited
 	for {
-		if !more {
+		if gathered == 0 {
 			<-gather.C
 		}
 		n, err := conn.Receive(events)
@@ -248,9 +254,16 @@ func (w *Witness) read(conn Connector) error {
 		case err != nil:
 			return err
 		}
-		if more = n == len(events); !more {
-			gather.Reset(moderation)
+		gathered += n
+		if n == len(events) { // there is more
+			continue
 		}
+		if gathered < storm || err != nil {
+			gather.Reset(moderation)
+		} else {
+			gather.Reset(stormModeration)
+		}
+		gathered = 0
 	}
 }
 
