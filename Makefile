@@ -10,6 +10,7 @@ FUZZTIME ?= 20s
 TESTFLAGS ?=
 BENCHFLAGS ?=
 VMTESTFLAGS ?=
+CONNECTORFLAGS ?=
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOTEST   := go run ./internal/gotest
 # -p 2: the packages start thousands of processes, and timing is part of some tests.
@@ -69,6 +70,7 @@ vm-test: build ## run the leaves' and short integration tests under Debian's 6.1
 .PHONY: bench
 bench: build ## compare with a bare loop in C and with the peers that are installed
 	go run ./bench $(BENCHFLAGS)
+	go run ./bench/connector $(CONNECTORFLAGS)
 
 .PHONY: survive
 survive: build ## print what becomes of a program when its supervisor gets SIGKILL: sentryd and the peers that are installed

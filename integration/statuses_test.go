@@ -49,17 +49,17 @@ func endings() (list []ending, commands []string) {
 // taken for another, with the connector and without.
 func TestStatuses(t *testing.T) {
 	each := often(2, 16, 330) // times that every way comes about; over 100,000 in all
-	for _, connector := range []bool{true, false} {
-		t.Run(fmt.Sprintf("connector=%t", connector), func(t *testing.T) {
-			if connector {
+	for connector, up := range map[string]bool{"enabled: true": true, "events: exit": true, "buffer: 4KiB": true, "enabled: false": false} {
+		t.Run("connector "+connector, func(t *testing.T) {
+			if up {
 				testenv.Need(t, testenv.Root(), testenv.Connector())
 			}
-			checkStatuses(t, each, connector)
+			checkStatuses(t, each, connector, up)
 		})
 	}
 }
 
-func checkStatuses(t *testing.T, each int, connector bool) {
+func checkStatuses(t *testing.T, each int, connector string, up bool) {
 	const slots = 8
 	list, commands := endings()
 	bell := newBell(t)
@@ -84,7 +84,7 @@ case $(( (($SENTRYD_INCARNATION - 1) * %[3]d + $SENTRYD_SLOT) %% %[4]d )) in
 	}
 
 	d := startDaemon(t, fmt.Sprintf(`
-proc_connector: {enabled: %t}
+proc_connector: {%s}
 entries:
   a: {command: %s, count: %d, delay: 0}
 `, connector, program, slots), options{})
@@ -92,7 +92,10 @@ entries:
 		bell.await("done")
 	}
 	s := d.running("a", slots)
-	if s.Daemon.ProcConnector.Up != connector {
+	if m := d.metrics(); connector == "buffer: 4KiB" && (m["sentryd_proc_events_lost_total"] == 0 || m["sentryd_proc_resyncs_total"] == 0) {
+		t.Errorf("with a buffer for four events %v were lost, resynced %v times", m["sentryd_proc_events_lost_total"], m["sentryd_proc_resyncs_total"])
+	}
+	if s.Daemon.ProcConnector.Up != up {
 		t.Errorf("the connector: %+v", s.Daemon.ProcConnector)
 	}
 	// The bell may be heard before the picture that tells of the last exits.

@@ -50,16 +50,17 @@ int main(void)
 	}
 	unsigned long events = 0, overruns = 0;
 	struct pollfd fds[2] = {{.fd = fd, .events = POLLIN}, {.fd = 0, .events = POLLIN}};
-	for (;;) {
-		if (poll(fds, 2, -1) < 0 && errno != EINTR)
+	for (int ending = 0;;) { /* then what is queued is still read */
+		if (!ending && poll(fds, 2, -1) < 0 && errno != EINTR)
 			return 1;
-		if (fds[1].revents != 0)
-			break;
+		ending |= fds[1].revents != 0;
 		int n = recvmmsg(fd, msgs, BATCH, MSG_DONTWAIT, NULL);
 		if (n > 0)
 			events += (unsigned long)n;
 		else if (n < 0 && errno == ENOBUFS)
 			overruns++;
+		else if (n < 0 && errno == EAGAIN && ending)
+			break;
 		else if (n < 0 && errno != EAGAIN && errno != EINTR)
 			return 1;
 	}

@@ -185,15 +185,19 @@ func (d *daemon) newWitness(cfg *config.Config, inherited *state.Inherited) *sup
 		}
 		return supervisor.NewWitness(nil, nil, "turned off by proc_connector.enabled")
 	}
+	listen := procevents.Config{Buffer: int(cfg.ProcConnector.Buffer)}
+	if cfg.ProcConnector.Events == config.EventsExit {
+		listen.Kinds = []procevents.Kind{procevents.Exit}
+	}
 	dial := func() (supervisor.Connector, error) {
-		l, err := procevents.Dial(procevents.Config{Buffer: int(cfg.ProcConnector.Buffer)})
+		l, err := procevents.Dial(listen)
 		if err != nil {
 			return nil, err
 		}
 		return l, nil
 	}
 	if handedOver {
-		if l, err := procevents.FromFile(os.NewFile(uintptr(fd), supervisor.ConnectorName)); err == nil {
+		if l, err := procevents.FromFile(os.NewFile(uintptr(fd), supervisor.ConnectorName), listen); err == nil {
 			return supervisor.NewWitness(l, dial, "")
 		}
 	}

@@ -72,7 +72,7 @@ func withEntry(t *testing.T, keys string) *Config {
 
 func TestCompareConfigs(t *testing.T) {
 	a := mustParse(t, "entries: {b: {command: x}, d: {command: x}, e: {command: x}}")
-	b := mustParse(t, "http: {listen: none, hosts: [h]}\ncontrol: {users: [u], groups: [g]}\nproc_connector: {enabled: false, buffer: 4KiB}\nentries: {a: {command: x}, c: {command: x}, d: {command: x}, f: {command: x}}")
+	b := mustParse(t, "http: {listen: none, hosts: [h]}\ncontrol: {users: [u], groups: [g]}\nproc_connector: {enabled: false, events: exit, buffer: 4KiB}\nentries: {a: {command: x}, c: {command: x}, d: {command: x}, f: {command: x}}")
 	c := Compare(a, b)
 	var got []string
 	for _, e := range c.Entries {
@@ -82,7 +82,7 @@ func TestCompareConfigs(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("changes differ (-want +got):\n%s", diff)
 	}
-	daemon := []string{"http.listen", "http.hosts", "control.users", "control.groups", "proc_connector.enabled", "proc_connector.buffer"}
+	daemon := []string{"http.listen", "http.hosts", "control.users", "control.groups", "proc_connector.enabled", "proc_connector.events", "proc_connector.buffer"}
 	if diff := cmp.Diff(daemon, c.Daemon); diff != "" {
 		t.Errorf("daemon keys differ (-want +got):\n%s", diff)
 	}

@@ -31,8 +31,15 @@ type Control struct {
 // ProcConnector configures the kernel's process events.
 type ProcConnector struct {
 	Enabled bool
-	Buffer  int64 // bytes of socket memory to ask for
+	Events  string // which are asked for: EventsAll or EventsExit
+	Buffer  int64  // bytes of socket memory to ask for
 }
+
+// Values of ProcConnector.Events.
+const (
+	EventsAll  = "all"
+	EventsExit = "exit"
+)
 
 const (
 	defaultListen = "127.0.0.1:8001"
@@ -98,5 +105,6 @@ var controlKeys = []key[Config]{
 
 var connectorKeys = []key[Config]{
 	{"enabled", func(v value, c *Config) { v.truth(&c.ProcConnector.Enabled) }, func(c *Config) any { return c.ProcConnector.Enabled }, true},
+	{"events", func(v value, c *Config) { v.oneOf(&c.ProcConnector.Events, EventsAll, EventsExit) }, func(c *Config) any { return c.ProcConnector.Events }, true},
 	{"buffer", func(v value, c *Config) { v.size(&c.ProcConnector.Buffer, minBuffer, maxBuffer) }, func(c *Config) any { return c.ProcConnector.Buffer }, true},
 }

@@ -175,6 +175,7 @@ func TestOneLineErrors(t *testing.T) {
 		{"host with port", "http: {hosts: ['a:1']}\nentries: {}", `:1: http.hosts: "a:1" is not the name of a host, without a port`},
 		{"user", "control: {users: [07]}\nentries: {}", `:1: control.users[0]: "07" is not a name or a number`},
 		{"buffer", "proc_connector: {buffer: 1KiB}\nentries: {}", `:1: proc_connector.buffer: "1KiB" is out of range: from 4096 to 1073741824 bytes`},
+		{"events", "proc_connector: {events: exits}\nentries: {}", `:1: proc_connector.events: "exits" is not all or exit: did you mean "exit"?`},
 		{"buffer unit", "proc_connector: {buffer: 64 mb}\nentries: {}", `:1: proc_connector.buffer: "64 mb" is not a size: write bytes (65536) or a whole number with a unit (64MiB, 64MB)`},
 		{"buffer underscore", "proc_connector: {buffer: 65_536}\nentries: {}", `:1: proc_connector.buffer: "65_536" is not a size: write bytes (65536) or a whole number with a unit (64MiB, 64MB)`},
 		{"missing include", "include: [a.yaml]\nentries: {}", `:1: include[0]: /etc/sentryd/a.yaml: no such file or directory`},
@@ -229,7 +230,7 @@ http:
 control:
   users: [deploy, 1000]
   groups: [sentryd]
-proc_connector: {enabled: false, buffer: 1MiB}
+proc_connector: {enabled: false, events: exit, buffer: 1MiB}
 defaults:
   delay: 2500
   environment: {A: from defaults, B: from defaults}
@@ -272,7 +273,7 @@ entries:
 		Name: "test", Path: "/etc/sentryd/test.yaml",
 		HTTP:          HTTP{Listen: []string{"127.0.0.1:0", "[::1]:8001"}, Hosts: []string{"example.org", "10.0.0.1"}},
 		Control:       Control{Users: []string{"deploy", "1000"}, Groups: []string{"sentryd"}},
-		ProcConnector: ProcConnector{Buffer: 1 << 20},
+		ProcConnector: ProcConnector{Events: EventsExit, Buffer: 1 << 20},
 		Entries: []*Entry{
 			defaults("list", "sh", "-c", "echo a b"),
 			defaults("plain", "sleep", "4"),
@@ -299,7 +300,7 @@ func TestBuiltInDefaults(t *testing.T) {
 	if diff := cmp.Diff([]string{"127.0.0.1:8001"}, c.HTTP.Listen); diff != "" {
 		t.Error(diff)
 	}
-	if !c.ProcConnector.Enabled || c.ProcConnector.Buffer != 64<<20 {
+	if c.ProcConnector != (ProcConnector{Enabled: true, Events: EventsAll, Buffer: 64 << 20}) {
 		t.Errorf("proc connector is %+v", c.ProcConnector)
 	}
 	if c := mustParse(t, "http: {listen: none}\nentries: {}"); len(c.HTTP.Listen) != 0 {

@@ -51,7 +51,7 @@ func load(path string, fs files, h *host) (*Config, error) {
 		Path:          path,
 		HTTP:          HTTP{Listen: []string{defaultListen}, Hosts: []string{}},
 		Control:       Control{Users: []string{}, Groups: []string{}},
-		ProcConnector: ProcConnector{Enabled: true, Buffer: defaultBuffer},
+		ProcConnector: ProcConnector{Enabled: true, Events: EventsAll, Buffer: defaultBuffer},
 	}
 	l.defaults = newDraft(l.base)
 	l.defaults.host = h

@@ -49,8 +49,8 @@ func newMetrics() (m metrics, all []*prometheus.Desc) {
 		connectorUp: def(gauge, "proc_connector_up", "Whether the kernel's process events are heard."),
 		procEvents:  def(counter, "proc_events_total", "Process events from the kernel, by kind.", "event"),
 		procEventsLost: def(counter, "proc_events_lost_total",
-			"Times that the kernel dropped process events because they were not read in time."),
-		procResyncs: def(counter, "proc_resyncs_total", "Times that everything was read anew after a loss of process events."),
+			"Process events that the kernel dropped because they were not read in time, or did not send."),
+		procResyncs: def(counter, "proc_resyncs_total", "Times that everything was looked at again after a loss of process events, or a time without them."),
 		exitDetection: def(histogram, "exit_detection_seconds",
 			"Time from the end of a process, by the kernel's clock, to its handling."),
 

@@ -34,47 +34,57 @@ const (
 	cnValProc = 1
 )
 
-// Decode returns the event in one netlink datagram of the connector. A kind it
-// does not know is an event of Kind Unknown, not an error. It keeps no
-// reference to b, allocates nothing and never panics.
+// Decode returns the event in a netlink message of the connector: of a datagram,
+// the first. The kernel sends one a datagram. A kind it does not know is an
+// event of Kind Unknown, not an error. It keeps no reference to b, allocates
+// nothing and never panics.
 func Decode(b []byte) (Event, error) {
+	var e Event
+	_, err := e.decode(b)
+	return e, err
+}
+
+// decode sets e to the event in the first message of b and returns the length of
+// that message, which is 0 if it cannot be known. After an error e is undefined.
+func (e *Event) decode(b []byte) (size int, err error) {
 	if len(b) < nlHeaderLen+cnHeaderLen+eventHeaderLen {
-		return Event{}, errShort
+		return 0, errShort
 	}
 	ne := binary.NativeEndian
-	size := ne.Uint32(b[0:])
-	if size < nlHeaderLen+cnHeaderLen || uint64(size) > uint64(len(b)) {
-		return Event{}, errLength
+	n32 := ne.Uint32(b[0:])
+	if n32 < nlHeaderLen+cnHeaderLen || uint64(n32) > uint64(len(b)) {
+		return 0, errLength
 	}
+	size = int(n32)
 	if ne.Uint16(b[4:]) != unix.NLMSG_DONE {
-		return Event{}, errType
+		return size, errType
 	}
 	cn := b[nlHeaderLen:size]
 	if ne.Uint32(cn[0:]) != cnIdxProc || ne.Uint32(cn[4:]) != cnValProc {
-		return Event{}, errCnID
+		return size, errCnID
 	}
 	body := cn[cnHeaderLen:]
 	n := int(ne.Uint16(cn[16:]))
 	if n > len(body) {
-		return Event{}, errLength
+		return size, errLength
 	}
 	// Every kernel sends the whole structure, whatever the kind. More than we
 	// know of may be a later kernel's.
 	if n < eventLen {
-		return Event{}, errShort
+		return size, errShort
 	}
-	e := Event{
+	*e = Event{
 		What:      ne.Uint32(body[0:]),
 		CPU:       ne.Uint32(body[4:]),
 		Seq:       ne.Uint32(cn[8:]),
 		Timestamp: timestamp(ne.Uint64(body[8:])),
 	}
-	e.decodeData([eventDataLen]byte(body[eventHeaderLen:]))
-	return e, nil
+	e.decodeData((*[eventDataLen]byte)(body[eventHeaderLen:]))
+	return size, nil
 }
 
 // decodeData fills in the kind and what belongs to it.
-func (e *Event) decodeData(d [eventDataLen]byte) {
+func (e *Event) decodeData(d *[eventDataLen]byte) {
 	word := func(i int) uint32 { return binary.NativeEndian.Uint32(d[4*i:]) }
 	id := func(i int) int32 { return int32(word(i)) }
 	switch e.What {

@@ -12,10 +12,10 @@
 //	for {
 //		n, err := l.Receive(events)
 //		switch {
-//		case errors.Is(err, procevents.ErrOverrun):
+//		case errors.Is(err, procevents.ErrLost):
 //			// some events are lost: read again all that you track
 //		case err != nil:
-//			return err
+//			return err // perhaps ErrSilent: dial anew, and read again
 //		}
 //		for _, e := range events[:n] {
 //			fmt.Println(e)
@@ -24,7 +24,11 @@
 //
 // [Listener.Receive] takes many datagrams with one system call, waits in Go's
 // network poller rather than in a thread, and allocates nothing. [Decode] is a
-// pure function for those who have datagrams from elsewhere.
+// pure function for those who have datagrams from elsewhere. [Config].Kinds says
+// which events are wanted; the kernel is kept from sending others where it can
+// be: by the connector's own filter from Linux 6.6 on, by a socket filter
+// before, and not at all where a kernel takes a filtered event for the end of
+// all listening (6.6 before 6.6.18, 6.7 before 6.7.6).
 //
 // The package knows the connector's socket and its messages. It knows nothing
 // of what they mean to a program: it keeps no table of processes, reads no
@@ -45,12 +49,17 @@
 //   - Loss: an event costs 832 bytes of the socket's buffer, so the usual
 //     default holds 256 of them. After an overrun the kernel adds nothing until
 //     the socket has been emptied. Receive first returns all that was queued
-//     before the loss and then [ErrOverrun], once, at the moment when the
+//     before the loss and then a [LostError], once, at the moment when the
 //     socket takes events again: what is read from /proc after that is newer
-//     than the gap. [Listener.Lost] counts.
+//     than the gap. It says how many, as far as the kernel has counted.
 //   - Silence: another program's unsubscribing, or one of some kernels' bugs,
-//     can stop the events of everybody. [Listener.Probe] makes the calling
-//     thread cause a harmless event, and [Listener.IsProbe] recognises it.
+//     can stop the events of everybody, without an error. When nothing was heard
+//     for ten seconds Receive has its thread cause a harmless event (it takes the
+//     name that it has), and when that does not arrive returns [ErrSilent].
+//     Where there is always something to hear this never happens. A program
+//     that receives too seldom to notice by itself learns it at its next Receive.
+//   - Subscribing: the kernel's answer to a request may be filtered, and comes
+//     to everybody. Dial waits for an event of its own instead.
 //   - Order: events of one CPU come in order. Between CPUs only the timestamps
 //     tell, and a child's exec may be read before its fork. A timestamp is
 //     CLOCK_MONOTONIC.
@@ -65,7 +74,8 @@
 //   - The parent in a Coredump may be zero too.
 //   - A failed exec shows as an exit of a process that still has its parent's
 //     name.
-//   - Sequence numbers count per CPU.
+//   - Sequence numbers count per CPU, hidden events too: a gap is a loss only
+//     where nothing is filtered. Receive looks at them then.
 //   - A subscription has a price for others: a fork storm runs a quarter to a
-//     half slower while somebody listens.
+//     half slower while somebody listens. Ask for the kinds in use.
 package procevents

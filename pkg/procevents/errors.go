@@ -1,15 +1,13 @@
 package procevents
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
-
-// ErrOverrun is returned by [Listener.Receive] when events were lost.
-var ErrOverrun = errors.New("proc connector: events were lost, the reader was too slow for the buffer")
 
 // Why there are no events here. [Dial] and [Supported] return errors that match
 // one of these; their text is meant to be shown.
@@ -26,8 +24,10 @@ var (
 	ErrPermission = errors.New("proc connector: not permitted; run as root or with CAP_NET_ADMIN (Linux before 6.6 needs it), and see what a security module forbids")
 	// ErrNoKernelSupport: the kernel has no connector.
 	ErrNoKernelSupport = errors.New("proc connector: not in this kernel; it needs CONFIG_CONNECTOR and CONFIG_PROC_EVENTS")
-	// ErrSilent: the kernel took the subscription and sends nothing.
-	ErrSilent = errors.New("proc connector: subscribed, but no event arrives; the kernel may lack CONFIG_PROC_EVENTS, or not answer this namespace")
+	// ErrSilent: the kernel took the subscription and sends nothing. Dial returns
+	// it where no reason can be found, and [Listener.Receive] when events have
+	// stopped.
+	ErrSilent = errors.New("proc connector: subscribed, but no event arrives")
 )
 
 // Supported reports whether events can be had here, by subscribing and waiting
@@ -59,6 +59,27 @@ func checkNamespaces() error {
 		return ErrUserNamespace
 	}
 	return nil
+}
+
+// checkKernel recognises a kernel that has the connector without the process
+// events, which would take the subscription and send nothing.
+func checkKernel() error {
+	names, err := os.ReadFile("/proc/net/connector") // nothing to say where it cannot be read
+	if err == nil && !hasProcEvents(names) {
+		return ErrNoKernelSupport
+	}
+	return nil
+}
+
+// hasProcEvents looks for who serves the proc connector's id, CN_IDX_PROC and
+// CN_VAL_PROC, in the kernel's list of a name and an id a line.
+func hasProcEvents(names []byte) bool {
+	for line := range bytes.Lines(names) {
+		if f := bytes.Fields(line); len(f) == 2 && string(f[1]) == "1:1" {
+			return true
+		}
+	}
+	return false
 }
 
 // explain gives an error of subscribing its reason.

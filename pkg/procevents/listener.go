@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -20,6 +20,12 @@ const DefaultBuffer = 8 << 20
 
 // Config says how to subscribe.
 type Config struct {
+	// Kinds are the kinds of events that Receive returns; none means all. Ask
+	// for those in use only: making and queueing an event costs the process
+	// that causes it more than reading it costs the reader. Where the kernel
+	// can it does not queue the others, otherwise they are sorted out here. Ack
+	// and Unknown cannot be asked for: they come when all kinds do.
+	Kinds []Kind
 	// Buffer is how much kernel memory, in bytes, may hold events that are not
 	// yet received; 0 means DefaultBuffer. Each costs 832. Without
 	// CAP_NET_ADMIN it is cut to the system's limit, twice net.core.rmem_max;
@@ -29,9 +35,10 @@ type Config struct {
 
 // Stats counts what a Listener met since it was made.
 type Stats struct {
-	Overruns  uint64 // losses reported as ErrOverrun
-	Malformed uint64 // datagrams that Decode refused
+	Overruns  uint64 // times that the buffer was full and events were lost
+	Malformed uint64 // messages that Decode refused
 	Foreign   uint64 // datagrams that were not from the kernel
+	Proofs    uint64 // events caused because nothing else was heard for 10 s
 }
 
 // conn is what both a netlink.Conn and an inherited os.File offer.
@@ -49,37 +56,77 @@ type Listener struct {
 	conn   conn
 	raw    syscall.RawConn
 	buffer int
+	kinds  kindSet
 	batch  *batch
 
-	// Of the receiving goroutine: an overrun that has not been reported, and
-	// how many more events may have been queued before it.
-	overrun bool
-	queued  int
+	// Of the receiving goroutine, about losses: an overrun that has not been
+	// reported, how many more events may have been queued before it, the
+	// kernel's count at the last report, any other loss not reported, and the
+	// numbers of the messages where no filter makes gaps in them.
+	overrun  bool
+	queued   int
+	reported uint32
+	gap      error
+	numbered bool
+	sequence sequence
 
-	probed    atomic.Int64 // CLOCK_MONOTONIC in ns, before the last Probe
+	// Also of the receiving goroutine: when the last event that was received
+	// happened, on CLOCK_MONOTONIC, and one that was caused to have one.
+	heard        time.Duration
+	proof        proof
+	asked        bool
+	quietAfter   time.Duration
+	answerWithin time.Duration
+
+	mu       sync.Mutex // of the socket's deadline
+	deadline time.Time  // the caller's
+	checkAt  time.Time  // our own
+
 	closed    atomic.Bool
 	overruns  atomic.Uint64
 	malformed atomic.Uint64
 	foreign   atomic.Uint64
+	proofs    atomic.Uint64
 }
 
-// Dial subscribes to all process events and proves it, by waiting up to a
-// second for an event of our own: the kernel drops requests it does not like
-// without a word. Events of that time are not kept. The error says what is in
-// the way; see [ErrPIDNamespace] and the others there.
+// Dial subscribes to the host's process events and proves it, by waiting up to
+// a second for an event of our own: the kernel drops requests it does not like
+// without a word, and its answers to those that it likes may be filtered.
+// Events of that time are not kept. The error says what is in the way; see
+// [ErrPIDNamespace] and the others there.
 func Dial(cfg Config) (*Listener, error) {
+	kinds, err := kindsOf(cfg.Kinds)
+	if err != nil {
+		return nil, err
+	}
 	if err := checkNamespaces(); err != nil {
 		return nil, err
 	}
+	f := noFilter
+	if kinds != allKinds {
+		f = filterFor(release())
+	}
+	l, err := dial(cfg, kinds, f)
+	if f == connectorFilter && errors.Is(err, ErrSilent) {
+		// A request of 8 bytes is ignored by a kernel that does not know it,
+		// whatever its number says.
+		l, err = dial(cfg, kinds, socketFilter)
+	}
+	return l, err
+}
+
+// dial subscribes with the filter given.
+func dial(cfg Config, kinds kindSet, f filter) (*Listener, error) {
 	// The group of the proc connector is CN_IDX_PROC, here as a bit. The port
 	// id is left to the kernel: ours may be taken by another socket.
 	c, err := netlink.Dial(unix.NETLINK_CONNECTOR, &netlink.Config{Groups: 1 << (cnIdxProc - 1)})
 	if err != nil {
 		return nil, explain("open", err)
 	}
-	l, err := newListener(c)
+	l, err := newListener(c, kinds)
 	if err == nil {
-		err = l.subscribe(cfg)
+		l.numbered = f == noFilter
+		err = l.subscribe(cfg, f)
 	}
 	if err != nil {
 		c.Close()
@@ -90,15 +137,22 @@ func Dial(cfg Config) (*Listener, error) {
 
 // FromFile returns a Listener for the socket of one made earlier, perhaps by
 // another program that ran in this process: a subscription outlives execve(2).
+// cfg should be that of the earlier one. Its Kinds say what Receive returns of
+// what the socket gets; what the socket gets, and its buffer, stay as they are.
+//
 // The file has to be in non-blocking mode, as [Listener.File] and an inherited
 // descriptor of a Listener are. The Listener owns it from then on, unless an
-// error is returned. Nothing is sent and nothing waited for; use
-// [Listener.Probe] to see that events still come.
-func FromFile(f *os.File) (*Listener, error) {
+// error is returned. Nothing is sent and nothing waited for; if no events come
+// Receive will notice as always.
+func FromFile(f *os.File, cfg Config) (*Listener, error) {
+	kinds, err := kindsOf(cfg.Kinds)
+	if err != nil {
+		return nil, err
+	}
 	if err := f.SetReadDeadline(time.Time{}); err != nil {
 		return nil, fmt.Errorf("proc connector: inherited socket: %w", err)
 	}
-	l, err := newListener(f)
+	l, err := newListener(f, kinds)
 	if err != nil {
 		return nil, err
 	}
@@ -115,15 +169,22 @@ func FromFile(f *os.File) (*Listener, error) {
 	if domain != unix.AF_NETLINK || protocol != unix.NETLINK_CONNECTOR {
 		return nil, errors.New("proc connector: inherited socket is not a connector's")
 	}
-	return l, nil
+	l.numbered = kinds == allKinds
+	if l.reported, err = l.Lost(); err != nil {
+		return nil, err
+	}
+	if l.heard, err = monotonic(); err != nil {
+		return nil, err
+	}
+	return l, l.checkIn(l.quietAfter)
 }
 
-func newListener(c conn) (*Listener, error) {
+func newListener(c conn, kinds kindSet) (*Listener, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("proc connector: %w", err)
 	}
-	l := &Listener{conn: c, raw: raw, batch: newBatch()}
+	l := &Listener{conn: c, raw: raw, kinds: kinds, batch: newBatch(), quietAfter: quietAfter, answerWithin: answerWithin}
 	if err := l.control(func(fd int) (err error) {
 		l.buffer, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
 		return err
@@ -134,16 +195,38 @@ func newListener(c conn) (*Listener, error) {
 }
 
 // subscribe sets the buffer, asks for the events, and waits for one.
-func (l *Listener) subscribe(cfg Config) error {
-	want := cfg.Buffer
+func (l *Listener) subscribe(cfg Config, f filter) error {
+	if err := l.setBuffer(cfg.Buffer); err != nil {
+		return err
+	}
+	request := []uint32{mcastListen}
+	switch f {
+	case connectorFilter:
+		request = append(request, l.kinds.mask())
+	case socketFilter:
+		if err := l.attach(l.kinds.mask()); err != nil {
+			return fmt.Errorf("proc connector: attach filter: %w", err)
+		}
+	}
+	if err := l.send(request...); err != nil {
+		return explain("subscribe", err)
+	}
+	if err := checkKernel(); err != nil {
+		return err
+	}
+	return l.awaitProof()
+}
+
+func (l *Listener) setBuffer(want int) error {
 	if want <= 0 {
 		want = DefaultBuffer
 	}
+	// The kernel doubles what it is given, to allow for its overhead, and
+	// reports and applies the double.
+	half := want/2 + want%2
 	if err := l.control(func(fd int) (err error) {
-		// The kernel doubles what it is given, to allow for its overhead, and
-		// reports and applies the double.
-		if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, want/2); err != nil {
-			err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, want/2)
+		if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, half); err != nil {
+			err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, half)
 		}
 		if err != nil {
 			return err
@@ -153,10 +236,7 @@ func (l *Listener) subscribe(cfg Config) error {
 	}); err != nil {
 		return fmt.Errorf("proc connector: set buffer size: %w", err)
 	}
-	if err := l.send(mcastListen); err != nil {
-		return explain("subscribe", err)
-	}
-	return l.prove(time.Second)
+	return nil
 }
 
 // Operations of enum proc_cn_mcast_op.
@@ -165,18 +245,20 @@ const (
 	mcastIgnore = 2
 )
 
-// send sends one request in its old form of 4 bytes, which every kernel takes.
-// Since 6.6 there is one of 8 with a choice of events; older kernels ignore it.
-func (l *Listener) send(op uint32) error {
-	b := make([]byte, nlHeaderLen+cnHeaderLen+4)
+// send sends one request: an operation, which every kernel takes, or a struct
+// proc_input of an operation and a mask of events, Linux 6.6 and later.
+func (l *Listener) send(words ...uint32) error {
+	b := make([]byte, nlHeaderLen+cnHeaderLen+4*len(words))
 	ne := binary.NativeEndian
 	ne.PutUint32(b[0:], uint32(len(b)))
 	ne.PutUint16(b[4:], unix.NLMSG_DONE)
 	cn := b[nlHeaderLen:]
 	ne.PutUint32(cn[0:], cnIdxProc)
 	ne.PutUint32(cn[4:], cnValProc)
-	ne.PutUint16(cn[16:], 4)
-	ne.PutUint32(cn[cnHeaderLen:], op)
+	ne.PutUint16(cn[16:], uint16(4*len(words)))
+	for i, w := range words {
+		ne.PutUint32(cn[cnHeaderLen+4*i:], w)
+	}
 	return l.control(func(fd int) error {
 		return unix.Sendto(fd, b, unix.MSG_DONTWAIT, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 	})
@@ -195,34 +277,10 @@ func (l *Listener) control(fn func(fd int) error) error {
 // the kernel granted it. An event takes 832 of them.
 func (l *Listener) Buffer() int { return l.buffer }
 
-// Lost returns how many events the kernel has dropped because the buffer was
-// full, since the socket was opened. The count is the kernel's and wraps around
-// at 32 bits.
-func (l *Listener) Lost() (uint32, error) {
-	var info [unix.SK_MEMINFO_VARS]uint32
-	err := l.control(func(fd int) error {
-		size := uint32(unsafe.Sizeof(info))
-		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
-			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
-		if errno != 0 {
-			return errno
-		}
-		return nil
-	})
-	if err != nil {
-		return 0, fmt.Errorf("proc connector: getsockopt SO_MEMINFO: %w", err)
-	}
-	return info[unix.SK_MEMINFO_DROPS], nil
-}
-
 // Stats returns the counts so far.
 func (l *Listener) Stats() Stats {
-	return Stats{Overruns: l.overruns.Load(), Malformed: l.malformed.Load(), Foreign: l.foreign.Load()}
+	return Stats{Overruns: l.overruns.Load(), Malformed: l.malformed.Load(), Foreign: l.foreign.Load(), Proofs: l.proofs.Load()}
 }
-
-// SetReadDeadline makes a Receive that waits, or will, fail at t with an error
-// that matches [os.ErrDeadlineExceeded]. The zero time means never.
-func (l *Listener) SetReadDeadline(t time.Time) error { return l.conn.SetReadDeadline(t) }
 
 // SyscallConn gives access to the socket, for example to its number when it is
 // to be kept through an execve. It is close-on-exec and non-blocking.

@@ -13,8 +13,9 @@ import (
 const (
 	// batchLen is how many datagrams one system call takes at most.
 	batchLen = 128
-	// slotLen holds a message of 76 bytes, with room for a later kernel's.
-	slotLen = 128
+	// slotLen holds a message of 76 bytes, with room for a later kernel's, or a
+	// second.
+	slotLen = 160
 	// minEventCost is less than what any kernel charges for a queued event: a
 	// struct sk_buff and its shared info alone are more.
 	minEventCost = 512
@@ -34,6 +35,9 @@ type batch struct {
 	n     int  // how many came
 	errno unix.Errno
 	recv  func(fd uintptr) (done bool)
+
+	next   int // datagram that is decoded next
+	offset int // of the message in it
 }
 
 func newBatch() *batch {
@@ -60,6 +64,7 @@ func (b *batch) recvmmsg(fd uintptr) (done bool) {
 		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.headers[0])),
 			uintptr(b.want), unix.MSG_DONTWAIT, 0, 0)
 		b.n, b.errno = int(n), errno
+		b.next, b.offset = 0, 0
 		switch errno {
 		case 0:
 			return true
@@ -79,31 +84,49 @@ func (b *batch) recvmmsg(fd uintptr) (done bool) {
 // at hand and fit, in the order of their arrival. It allocates nothing and does
 // not hold a thread while it waits.
 //
-// [ErrOverrun] says that events were lost since the previous Receive; none come
-// with it, and the next Receive goes on. The error matches [os.ErrClosed] after
-// Close, and [os.ErrDeadlineExceeded] after a deadline. Any other is the
-// system's, and the subscription should be made anew.
+// A [LostError] says that events were lost since the previous Receive; none
+// come with it, and the next Receive goes on. An error that matches [ErrSilent]
+// says that events have stopped: it comes within 13 seconds of the last. After
+// any other the subscription should be made anew as well: it is the system's,
+// or matches [os.ErrClosed] after Close, or [os.ErrDeadlineExceeded] after a
+// deadline, which another deadline ends.
+//
+// While nothing happens on the host Receive wakes up every ten seconds, and
+// causes an event to see that it arrives.
 func (l *Listener) Receive(dst []Event) (int, error) {
 	if len(dst) == 0 {
 		return 0, io.ErrShortBuffer
 	}
 	b := l.batch
 	for {
+		if n := l.decode(dst); n > 0 {
+			return n, nil
+		}
+		if l.gap != nil {
+			err := l.gap
+			l.gap = nil
+			return 0, err
+		}
 		if l.overrun && l.queued <= 0 {
 			l.overrun = false
-			return 0, ErrOverrun
+			return 0, l.overrunError()
 		}
 		b.want = min(len(dst), batchLen)
 		b.wait = !l.overrun
 		if err := l.raw.Read(b.recv); err != nil {
-			return 0, l.readError(err)
+			if errors.Is(err, os.ErrDeadlineExceeded) && !l.overdue() {
+				err = l.check()
+			} else {
+				err = l.ioError("receive", err)
+			}
+			if err != nil {
+				return 0, err
+			}
+			continue
 		}
 		switch b.errno {
 		case 0:
 			l.queued -= b.n
-			if n := l.decode(dst); n > 0 {
-				return n, nil
-			}
 		case unix.ENOBUFS:
 			// The kernel tells at once, before what was queued until then, and
 			// adds nothing until that has been taken. So the loss is reported
@@ -112,48 +135,77 @@ func (l *Listener) Receive(dst []Event) (int, error) {
 			l.overruns.Add(1)
 			previous := l.overrun
 			l.overrun, l.queued = true, l.buffer/minEventCost
+			var err error
+			if l.heard, err = monotonic(); err != nil { // a full queue is not silence
+				return 0, err
+			}
 			if previous {
-				return 0, ErrOverrun
+				return 0, l.overrunError()
 			}
 		case unix.EAGAIN: // seen only with an overrun to report
 			l.overrun = false
-			return 0, ErrOverrun
+			return 0, l.overrunError()
 		default:
 			return 0, fmt.Errorf("proc connector: %w", os.NewSyscallError("recvmmsg", b.errno))
 		}
 	}
 }
 
-// decode turns the batch into events and counts what is none.
+// decode turns what is left of the batch into events until dst is full, and
+// counts what is none.
 func (l *Listener) decode(dst []Event) int {
+	b := l.batch
 	n := 0
-	for i := range l.batch.n {
+	for ; b.next < b.n; b.next, b.offset = b.next+1, 0 {
 		// Only the kernel has port id 0. A program needs CAP_NET_ADMIN to send
 		// here, but should not pass for the kernel even so.
-		if name := &l.batch.names[i]; name.Family != unix.AF_NETLINK || name.Pid != 0 {
+		if name := &b.names[b.next]; name.Family != unix.AF_NETLINK || name.Pid != 0 {
 			l.foreign.Add(1)
 			continue
 		}
-		size := min(int(l.batch.headers[i].Len), slotLen)
-		e, err := Decode(l.batch.data[i][:size])
-		if err != nil {
-			l.malformed.Add(1)
-			continue
+		data := b.data[b.next][:min(int(b.headers[b.next].Len), slotLen)]
+		for first := true; first || b.offset < len(data); first = false {
+			if n == len(dst) {
+				return n
+			}
+			e := &dst[n]
+			size, err := e.decode(data[b.offset:])
+			if err != nil {
+				l.malformed.Add(1)
+			} else if l.take(e) {
+				n++
+			}
+			if size == 0 {
+				break
+			}
+			b.offset += (size + unix.NLMSG_ALIGNTO - 1) &^ (unix.NLMSG_ALIGNTO - 1)
 		}
-		dst[n] = e
-		n++
 	}
 	return n
 }
 
-// readError gives the poller's error the name it has in package os, which does
+// take notes that an event was heard, and reports whether it is one that was
+// asked for.
+func (l *Listener) take(e *Event) bool {
+	l.heard = max(l.heard, e.Timestamp)
+	if l.numbered && e.Kind != Ack && l.sequence.add(e.CPU, e.Seq) > 0 && l.gap == nil {
+		l.gap = l.checkGaps()
+	}
+	if l.proof.is(e) {
+		l.answered()
+		return false
+	}
+	return l.kinds.has(e.Kind)
+}
+
+// ioError gives the poller's error the name it has in package os, which does
 // not do so for raw connections when the file was closed.
-func (l *Listener) readError(err error) error {
+func (l *Listener) ioError(op string, err error) error {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return os.ErrDeadlineExceeded
 	case l.closed.Load():
 		err = os.ErrClosed
 	}
-	return fmt.Errorf("proc connector: receive: %w", err)
+	return fmt.Errorf("proc connector: %s: %w", op, err)
 }

@@ -54,7 +54,7 @@ func helper(role string) *exec.Cmd {
 // The trap of the package comment: an Exit with PID == TGID and code 0 while
 // the process lives, and its true code only in that of another thread.
 func TestLeaderEndsFirst(t *testing.T) {
-	l := dial(t, Config{})
+	l := listen(t, Config{})
 	cmd := helper("leader")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -87,7 +87,7 @@ func TestLeaderEndsFirst(t *testing.T) {
 
 // A thread's fork names the parent of its process, not the process.
 func TestThread(t *testing.T) {
-	l := dial(t, Config{})
+	l := listen(t, Config{})
 	// The goroutine's thread is thrown away when it ends locked to it. Earlier
 	// threads may be reused, so take more than there can be idle.
 	const n = 64

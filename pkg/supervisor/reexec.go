@@ -116,7 +116,8 @@ func (s *Supervisor) exec(next *config.Config, serving []Socket) error {
 	for _, sock := range serving {
 		files = append(files, state.File{Name: sock.Name, FD: sock.FD})
 	}
-	if conn := s.Witness.connector(); conn != nil {
+	// One that is configured otherwise is opened anew by the next image.
+	if conn := s.Witness.connector(); conn != nil && next.ProcConnector == s.config.ProcConnector {
 		if f, err := conn.File(); err == nil {
 			defer f.Close()
 			files = append(files, state.File{Name: ConnectorName, FD: int(f.Fd())})

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -16,8 +15,9 @@ import (
 
 // Connector is what a Witness needs of pkg/procevents.
 type Connector interface {
-	// Receive waits for events and returns how many it put into dst, with an
-	// error that is procevents.ErrOverrun when the kernel dropped some.
+	// Receive waits for events and returns how many it put into dst. An error is
+	// a *procevents.LostError when some were lost; after any other the connector
+	// is of no more use.
 	Receive(dst []procevents.Event) (int, error)
 	// File returns a descriptor of the subscription, for the image that goes
 	// on after a re-exec.
@@ -25,9 +25,27 @@ type Connector interface {
 	Close() error
 }
 
-// redialAfter is the wait before a connector that cannot be heard is tried
-// again.
-const redialAfter = 30 * time.Second
+// Lineage is told what happens to the processes of this host, by the witness's
+// goroutine.
+type Lineage interface {
+	// Observe takes events in, in the order in which they were received. The
+	// slice is the caller's again afterwards.
+	Observe(events []procevents.Event)
+	// Lost says that what happened up to now may not have been observed: once
+	// when the witness begins, after a loss, and when the connector is heard
+	// again. What is read from /proc or a cgroup from then on is newer than the
+	// gap.
+	Lost()
+}
+
+const (
+	// redialAfter is the wait before a connector that could not be opened is
+	// tried again.
+	redialAfter = 30 * time.Second
+	// holdsFor is how long one that was opened has to hold before it is opened
+	// again at once: less than it takes to notice silence.
+	holdsFor = 10 * time.Second
+)
 
 // Witness hears the kernel's proc connector: the second witness of exits. What
 // it says is a hint to look at a pidfd now, and the kernel's own time of an
@@ -37,6 +55,9 @@ const redialAfter = 30 * time.Second
 // was not handled yet makes it look at that process's pidfd; the owner is woken
 // only when the connector is lost or events were.
 type Witness struct {
+	// Lineage may be nil. It is set before Run, or never.
+	Lineage Lineage
+
 	dial    func() (Connector, error)
 	ready   chan struct{} // holds a token when there is news for the owner
 	seen    [procevents.Kinds]atomic.Uint64
@@ -47,8 +68,9 @@ type Witness struct {
 	mu      sync.Mutex
 	conn    Connector
 	status  view.ProcConnector
-	news    bool // status changed
-	resync  bool // events were lost: everything tracked is to be looked at
+	failure string // why it was last not heard
+	news    bool   // status changed
+	resync  bool   // events were lost: everything tracked is to be looked at
 	look    func(spawn.Token)
 	tracked map[int32]sighting // by pid
 	unheard int                // how many of them were handled, at most
@@ -89,12 +111,16 @@ func (w *Witness) Connect() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	status := view.ProcConnector{Up: true}
+	// The first picture tells that it is heard; all else is news.
+	news := w.failure != "" && w.status != status
 	if err != nil {
 		conn, status = nil, view.ProcConnector{Reason: err.Error()}
+		news, w.failure = w.status != status, status.Reason
 	}
-	w.conn = conn
-	w.news = w.news || w.status != status
-	w.status = status
+	w.conn, w.status, w.news = conn, status, w.news || news
+	if w.news {
+		w.wake()
+	}
 }
 
 // Status says whether the connector is heard.
@@ -104,27 +130,63 @@ func (w *Witness) Status() view.ProcConnector {
 	return w.status
 }
 
-// Run reads the connector until stop is closed. It is the reader goroutine.
+// Run reads the connector until stop is closed, and opens it anew when it fails:
+// at once, unless that was done a short time ago. It is the reader goroutine.
 func (w *Witness) Run(stop <-chan struct{}) {
 	if w.dial == nil && w.connector() == nil {
 		return
 	}
-	timer := time.NewTimer(redialAfter)
+	timer := time.NewTimer(w.patience())
 	defer timer.Stop()
+	w.missed()
 	for {
 		if conn := w.connector(); conn != nil {
-			w.fail(w.read(conn))
+			err := w.read(conn)
 			conn.Close()
+			w.fail(err)
 		}
-		timer.Reset(redialAfter)
+		select {
+		case <-stop: // before a timer that may have ended long ago
+			return
+		default:
+		}
 		select {
 		case <-stop:
 			return
 		case <-timer.C:
 		}
-		w.Connect()
-		w.wake()
+		if w.dial == nil { // the one that was handed over is gone
+			return
+		}
+		if w.Connect(); w.connector() != nil {
+			w.missed()
+			w.again()
+		}
+		timer.Reset(w.patience())
 	}
+}
+
+// patience is how long after an attempt there is no other.
+func (w *Witness) patience() time.Duration {
+	if w.connector() != nil {
+		return holdsFor
+	}
+	return redialAfter
+}
+
+// missed tells the lineage that it may have missed something.
+func (w *Witness) missed() {
+	if w.Lineage != nil {
+		w.Lineage.Lost()
+	}
+}
+
+// again has the owner look at everything after a time without the connector.
+func (w *Witness) again() {
+	w.mu.Lock()
+	w.resync = true
+	w.mu.Unlock()
+	w.wake()
 }
 
 // Close ends the reader's waiting for events.
@@ -143,7 +205,8 @@ func (w *Witness) connector() Connector {
 func (w *Witness) fail(err error) {
 	w.mu.Lock()
 	w.conn = nil
-	w.status = view.ProcConnector{Reason: fmt.Sprintf("the proc connector failed: %v", err)}
+	w.status = view.ProcConnector{Reason: err.Error()}
+	w.failure = w.status.Reason
 	w.news = true
 	clear(w.tracked)
 	w.unheard = 0
@@ -154,16 +217,22 @@ func (w *Witness) fail(err error) {
 // moderation is how long the reader lets events gather once some came, as a
 // network card does with its interrupts: a start and an exit are six events,
 // and waking up for each costs more than all else about them. Nothing that is
-// decided waits for the connector.
-const moderation = time.Millisecond
+// decided waits for the connector. Where that many gathered as a storm of forks
+// makes, they may do so for longer: the default buffer holds half a second of
+// the worst, and that of a plain user a few milliseconds.
+const (
+	moderation      = time.Millisecond
+	stormModeration = 4 * time.Millisecond
+	storm           = 16 // events in a millisecond
+)
 
 func (w *Witness) read(conn Connector) error {
 	events := make([]procevents.Event, 128)
 	gather := time.NewTimer(moderation)
 	defer gather.Stop()
-	more := false // there is more than one batch to take
+	gathered := 0 // since the reader last waited
 	for {
-		if !more {
+		if gathered == 0 {
 			<-gather.C
 		}
 		n, err := conn.Receive(events)
@@ -175,15 +244,26 @@ func (w *Witness) read(conn Connector) error {
 		if exits {
 			w.hear(events[:n])
 		}
+		if n > 0 && w.Lineage != nil {
+			w.Lineage.Observe(events[:n])
+		}
+		var loss *procevents.LostError
 		switch {
-		case errors.Is(err, procevents.ErrOverrun):
-			w.overrun()
+		case errors.As(err, &loss):
+			w.overrun(loss.Events)
 		case err != nil:
 			return err
 		}
-		if more = n == len(events); !more {
-			gather.Reset(moderation)
+		gathered += n
+		if n == len(events) { // there is more
+			continue
 		}
+		if gathered < storm || err != nil {
+			gather.Reset(moderation)
+		} else {
+			gather.Reset(stormModeration)
+		}
+		gathered = 0
 	}
 }
 
@@ -219,10 +299,11 @@ func (w *Witness) hear(events []procevents.Event) {
 	}
 }
 
-// overrun has the owner look at everything. What was handled and not heard of
-// will not be.
-func (w *Witness) overrun() {
-	w.lost.Add(1)
+// overrun has the owner look at everything after a loss of n events, or of an
+// unknown number. What was handled and not heard of will not be.
+func (w *Witness) overrun(n uint64) {
+	w.lost.Add(max(n, 1))
+	w.missed()
 	w.mu.Lock()
 	w.resync = true
 	w.forgetHandled()
@@ -279,8 +360,9 @@ func (w *Witness) handled(pid int, t spawn.Token, at fsm.Instant) {
 	}
 }
 
-// take returns the news since the last call.
-func (w *Witness) take() (resync bool, status *view.ProcConnector) {
+// take returns the news since the last call, and with a status why the
+// connector was last not heard.
+func (w *Witness) take() (resync bool, status *view.ProcConnector, failure string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	resync, w.resync = w.resync, false
@@ -289,13 +371,13 @@ func (w *Witness) take() (resync bool, status *view.ProcConnector) {
 		st := w.status
 		status = &st
 	}
-	return resync, status
+	return resync, status, w.failure
 }
 
 // takeTestimony acts on news of the connector: after a loss everything tracked
 // is looked at again.
 func (s *Supervisor) takeTestimony() {
-	resync, status := s.Witness.take()
+	resync, status, failure := s.Witness.take()
 	if resync {
 		s.Witness.resyncs.Add(1)
 		for t, c := range s.children {
@@ -313,7 +395,7 @@ func (s *Supervisor) takeTestimony() {
 		s.Log.Warn("the proc connector is not heard; exits are still seen by pidfd", "reason", status.Reason)
 		return
 	}
-	s.Log.Info("the proc connector is heard again")
+	s.Log.Info("the proc connector is heard again", "after", failure)
 	for t, c := range s.children {
 		if c.pid != 0 && !c.ended {
 			s.Witness.track(c.pid, t, c.startedAt)

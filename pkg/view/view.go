@@ -57,7 +57,7 @@ type Daemon struct {
 
 	ReexecResults     []LabelCount `json:"-"` // by result: "ok", "failed"
 	ProcEvents        []LabelCount `json:"-"` // by kind of event
-	ProcEventsLost    uint64       `json:"-"` // overruns of the connector's socket
+	ProcEventsLost    uint64       `json:"-"` // events that were dropped before they arrived
 	ProcResyncs       uint64       `json:"-"` // re-reads of everything after a loss
 	ExitDetection     Histogram    `json:"-"` // seconds from the kernel's exit timestamp to our handling it
 	AdoptedProcesses  uint64       `json:"-"`
