@@ -9,6 +9,14 @@ import (
 
 // match applies a record to the member that it is about, and reports false if
 // it is about none.
+
+func (t *Tracker[K]) match(r *record) bool {
+	m := t.match(r)
+	if dbg != nil {
+		dbg(r, m)
+	}
+	return m
+}
 func (t *Tracker[K]) match(r *record) bool {
 	switch r.kind {
 	case procevents.Fork:
@@ -32,7 +40,7 @@ func (t *Tracker[K]) match(r *record) bool {
 		}
 		// All other threads are gone, and this one has become the leader. Their
 		// exits may arrive yet.
-		p.execed, p.execAt, p.comm = true, r.at, ""
+		p.execed, p.leaderFrom, p.comm = true, r.at, ""
 		p.threads, p.counted = nil, true
 		p.leaderGone, p.leaderCode, p.lastCode = false, 0, 0
 		p.leaderAt, p.lastAt = 0, 0
@@ -121,7 +129,11 @@ func (t *Tracker[K]) displace(pid int32, at time.Duration) {
 	}
 	t.unlink(p)
 	p.until = at // from then on the pid is another's
-	if p.leaderGone && len(p.threads) == 0 {
+	switch {
+	case p.doubted || p.looking != 0:
+		t.count(p, Unknown) // the Exit that was heard may be another's
+		return
+	case p.leaderGone && len(p.threads) == 0:
 		t.close(p, p.status(), p.lastAt)
 		return
 	}
@@ -147,6 +159,10 @@ func (t *Tracker[K]) exitOwed(r *record) bool {
 		delete(p.threads, r.pid)
 	}
 	p.lastCode = r.code
+	// The pid's new owner may have been released as early.
+	if next := t.member(r); next != nil && r.pid == r.tgid && r.at >= p.until {
+		next.mixed, p.unsure = true, true
+	}
 	if p.leaderGone && len(p.threads) == 0 {
 		delete(t.owed, r.tgid)
 		t.close(p, p.status(), r.at)
@@ -156,20 +172,25 @@ func (t *Tracker[K]) exitOwed(r *record) bool {
 
 // exit takes an Exit of one of the member's tasks.
 func (t *Tracker[K]) exit(p *process[K], r *record) {
-	if r.at < p.execAt {
-		return // of a thread that an execve ended, the former leader perhaps
+	if r.pid == r.tgid && r.at < p.leaderFrom {
+		return // of a leader that an execve of another thread ended
 	}
+	doubt := p.looking != 0 || !p.counted
 	if r.pid == r.tgid {
 		p.leaderGone, p.leaderAt, p.leaderCode = true, r.at, r.code
+		p.unsure = false
+		if !p.owns(r) {
+			doubt, p.doubted, p.unsure = true, true, p.mixed
+		}
 	} else if _, ok := p.threads[r.pid]; ok {
 		delete(p.threads, r.pid)
-	} else if p.settled(r) {
+	} else if p.counted {
 		return // ended by an execve that was heard before
 	}
 	p.lastAt, p.lastCode = r.at, r.code
 	switch {
 	case !p.leaderGone:
-	case !p.settled(r):
+	case doubt:
 		t.lookAt(p)
 	case len(p.threads) == 0:
 		t.end(p, p.status(), r.at)
@@ -196,8 +217,11 @@ func (t *Tracker[K]) insert(r *root[K], p *process[K]) {
 // unlink takes p from the living.
 func (t *Tracker[K]) unlink(p *process[K]) {
 	r := p.root
-	if t.listing && p.sid != 0 {
-		t.sessions[p.sid] = r
+	if t.listing {
+		t.left[p.pid] = p.until
+		if p.sid != 0 {
+			t.sessions[p.sid] = r
+		}
 	}
 	if p.prev != nil {
 		p.prev.next = p.next
@@ -226,6 +250,10 @@ func (t *Tracker[K]) end(p *process[K], status uint32, at time.Duration) {
 
 // close counts and tells the end of a member that was unlinked.
 func (t *Tracker[K]) close(p *process[K], status uint32, at time.Duration) {
+	if p.unsure {
+		t.count(p, Unknown)
+		return
+	}
 	ws := syscall.WaitStatus(status)
 	reason := reasonOf(ws)
 	t.count(p, reason)

@@ -71,6 +71,12 @@ func (t *Tracker[K]) Answer(l Look, found bool, at Proc) {
 		t.gone(p)
 	case at.Dead():
 		t.endAt(p, &at)
+	case !at.LeaderGone(): // the Exit was an earlier process's, or an execve followed
+		p.leaderFrom, p.unsure = max(p.leaderFrom, at.Read), false
+		p.leaderGone, p.leaderAt, p.leaderCode = false, 0, 0
+		p.lastAt, p.lastCode = 0, 0
+	case len(p.threads) == 0:
+		p.counted = false // it has threads that were not heard of
 	}
 }
 
@@ -87,6 +93,7 @@ func (t *Tracker[K]) gone(p *process[K]) {
 // endAt ends a member that was found as a zombie.
 func (t *Tracker[K]) endAt(p *process[K], at *Proc) {
 	if at.StatusKnown {
+		p.unsure = false
 		t.end(p, uint32(at.Status), t.seen)
 		return
 	}

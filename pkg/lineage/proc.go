@@ -24,6 +24,8 @@ type Proc struct {
 	// suspended since then, it is too early by the length of that.
 	Started time.Duration
 	Comm    string
+	// Read is a moment, on CLOCK_MONOTONIC, just before it was read.
+	Read time.Duration
 	// Status is the wait status of a zombie, if StatusKnown.
 	Status      syscall.WaitStatus
 	StatusKnown bool
@@ -84,19 +86,36 @@ func clock(id int32) (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
-// All lists all processes of the host. Those that end meanwhile may be missing.
-func (r Reader) All() (begin time.Duration, procs []Proc, err error) {
-	if begin, err = clock(unix.CLOCK_MONOTONIC); err != nil {
-		return 0, nil, err
+// List makes a listing of all processes of the host, and of those in the cgroups
+// of roots, given by their directories.
+func List[K comparable](procfs string, cgroups map[K]string) (Listing[K], error) {
+	r, err := NewReader(procfs)
+	if err != nil {
+		return Listing[K]{}, err
 	}
+	l := Listing[K]{All: true, Members: make(map[K][]int32, len(cgroups))}
+	if l.Begin, err = clock(unix.CLOCK_MONOTONIC); err != nil {
+		return Listing[K]{}, err
+	}
+	for key, dir := range cgroups { // before /proc: see Listing.Members
+		if l.Members[key], err = Cgroup(dir); err != nil {
+			return Listing[K]{}, err
+		}
+	}
+	l.Procs, err = r.All()
+	return l, err
+}
+
+// All reads all processes of the host. Those that end meanwhile may be missing.
+func (r Reader) All() (procs []Proc, err error) {
 	dir, err := os.Open(r.root)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	defer dir.Close()
 	names, err := dir.Readdirnames(-1)
 	if err != nil {
-		return 0, nil, fmt.Errorf("list %s: %w", r.root, err)
+		return nil, fmt.Errorf("list %s: %w", r.root, err)
 	}
 	for _, name := range names {
 		pid, err := strconv.ParseInt(name, 10, 32)
@@ -105,17 +124,21 @@ func (r Reader) All() (begin time.Duration, procs []Proc, err error) {
 		}
 		switch p, found, err := r.Process(int32(pid)); {
 		case err != nil:
-			return 0, nil, err
+			return nil, err
 		case found:
 			procs = append(procs, p)
 		}
 	}
-	return begin, procs, nil
+	return procs, nil
 }
 
 // Process reads one process. found is false if there is none of that pid.
 func (r Reader) Process(pid int32) (p Proc, found bool, err error) {
 	name := filepath.Join(r.root, strconv.Itoa(int(pid)), "stat")
+	before, err := clock(unix.CLOCK_MONOTONIC)
+	if err != nil {
+		return Proc{}, false, err
+	}
 	text, err := os.ReadFile(name)
 	if err != nil {
 		// ESRCH: it ended between open and read.
@@ -127,6 +150,7 @@ func (r Reader) Process(pid int32) (p Proc, found bool, err error) {
 	if p, err = parseStat(text); err != nil {
 		return Proc{}, false, fmt.Errorf("read %s: %w", name, err)
 	}
+	p.Read = before
 	p.Started = time.Duration(p.Ticks)*(time.Second/userHZ) - r.offset
 	// Those who may not know the status are shown a 0.
 	p.StatusKnown = p.Dead() && (r.allowed || p.Status != 0)

@@ -25,17 +25,20 @@ type process[K comparable] struct {
 	sidAt   time.Duration
 	comm    string
 	execed  bool
-	execAt  time.Duration // the latest execve that was heard
 	ended   bool
 	wasMain bool   // it ended as the main process
 	looking uint64 // generation of the look that was asked for, 0: none
 	waiting bool   // for that look to be handed out
+	doubted bool   // an Exit was heard that may have been an earlier process's
+	mixed   bool   // one that may have been its own was taken for an earlier process's
+	unsure  bool   // so the status that was heard may be the other's
 
 	// threads are the live tasks besides the leader, as far as heard of; counted
 	// says that there are no others.
 	threads    map[int32]struct{}
 	counted    bool
 	leaderGone bool
+	leaderFrom time.Duration // at that moment there was a leader: it executed, or was listed
 	leaderAt   time.Duration // its Exit, 0 if that was not heard
 	leaderCode uint32
 	lastAt     time.Duration // the latest Exit of a task, 0 if none was heard
@@ -54,11 +57,13 @@ type root[K comparable] struct {
 	counts  Counts
 }
 
-// settled says whether the number of the process's tasks is beyond doubt, and
-// also that this Exit is one of its own: the late Exit of an earlier process of
-// the pid has no parent.
-func (p *process[K]) settled(r *record) bool {
-	return p.counted && (p.from == p.until || r.at >= p.until && r.parent != 0)
+// lateExit is how long after the end of a process its Exit may be sent.
+const lateExit = 100 * time.Millisecond
+
+// owns says whether an Exit of the leader is beyond doubt the process's, and not
+// that of an earlier one of its pid, which would be late and without a parent.
+func (p *process[K]) owns(r *record) bool {
+	return r.at >= p.until && r.parent != 0 || p.from == p.until && r.at >= p.from+lateExit
 }
 
 // started is the best that is known of the moment of its fork.

@@ -65,6 +65,13 @@ func (w *world) start() {
 	w.made++
 	p.main, p.key = true, fmt.Sprintf("web:0/%d", w.made)
 	w.truth(p.key)
+	started := w.flight[len(w.flight)-1]
+	run := started.then
+	started.then = func() {
+		run()
+		p.sid = p.pid
+		w.simple(p, p.tasks[0], procevents.SID, nil)
+	}
 	w.roots = append(w.roots, &simRoot{key: p.key, main: p})
 }
 
@@ -91,8 +98,16 @@ func (w *world) step() {
 	case what < 99:
 		w.list()
 	case w.lossy && !w.deaf && w.choose.intN(4) == 0:
+		if !w.cgroups && slices.ContainsFunc(w.roots, func(r *simRoot) bool { return !r.added }) {
+			return // what it makes in a session of its own, and was not replayed, is lost
+		}
+		if !w.cgroups {
+			// Without a cgroup a session that was made unheard of is one that
+			// nobody can trace.
+			w.settle()
+			w.noSessions = true
+		}
 		w.deaf, w.dropped = true, true
-		w.noSessions = !w.cgroups
 	}
 	if w.deaf && w.choose.intN(60) == 0 {
 		w.overrun()
@@ -143,6 +158,14 @@ func (w *world) own() {
 		w.listing = &Listing[string]{Begin: w.now, All: w.choose.intN(4) != 0}
 		w.next = 1
 		w.tick()
+		if w.cgroups {
+			w.listing.Members = map[string][]int32{}
+			for _, r := range w.roots {
+				for _, p := range w.members(r.key) {
+					w.listing.Members[r.key] = append(w.listing.Members[r.key], p.pid)
+				}
+			}
+		}
 	}
 	for _, p := range slices.Clone(w.procs) { // the daemon reaps
 		if p.main && p.dead && slices.ContainsFunc(w.roots, func(r *simRoot) bool { return r.main == p && r.added }) {
@@ -151,7 +174,7 @@ func (w *world) own() {
 	}
 }
 
-// list reads some more of /proc, and at the end the cgroups.
+// list reads some more of /proc.
 func (w *world) list() {
 	if w.listing == nil {
 		return
@@ -163,14 +186,6 @@ func (w *world) list() {
 		}
 		if at, found := w.stat(w.next); found {
 			w.listing.Procs = append(w.listing.Procs, at)
-		}
-	}
-	if w.cgroups {
-		w.listing.Members = map[string][]int32{}
-		for _, r := range w.roots {
-			for _, p := range w.members(r.key) {
-				w.listing.Members[r.key] = append(w.listing.Members[r.key], p.pid)
-			}
 		}
 	}
 	if w.t.Rebuild(*w.listing) && !w.deaf && !w.dropped {
@@ -276,8 +291,12 @@ func (w *world) compare(r *simRoot) error {
 	if c.Descendants != truth.Descendants {
 		return fmt.Errorf("%d descendants, in truth %d", c.Descendants, truth.Descendants)
 	}
-	if !w.lossy && c != truth {
-		return fmt.Errorf("counts %+v\n in truth %+v", c, truth)
+	if !w.lossy {
+		same := c
+		same.Exits = truth.Exits
+		if same != truth || c.Exited() != truth.Exited() || c.Exits[Success] > truth.Exits[Success] || c.Exits[Failure] > truth.Exits[Failure] || c.Exits[Unknown] > 1+truth.Exited()/5 {
+			return fmt.Errorf("counts %+v\n in truth %+v", c, truth)
+		}
 	}
 	if c.Forks > truth.Forks || c.Execs > truth.Execs || c.Coredumps > truth.Coredumps || c.Exits[Signaled] > truth.Exits[Signaled] || c.Forks+c.Found > truth.Forks {
 		return fmt.Errorf("counts %+v\n above the truth %+v", c, truth)
@@ -307,8 +326,9 @@ func (w *world) compareCrashes() error {
 	}
 	slices.Sort(want)
 	slices.Sort(got)
-	if !slices.Equal(got, want) {
-		return fmt.Errorf("crashes:\n%s\nin truth:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	wrong := slices.DeleteFunc(slices.Clone(got), func(s string) bool { return slices.Contains(want, s) })
+	if len(wrong) > 0 || len(got) < len(want)*4/5-1 {
+		return fmt.Errorf("%d crashes of %d; not in truth:\n%s", len(got), len(want), strings.Join(wrong, "\n"))
 	}
 	return nil
 }

@@ -10,8 +10,8 @@ type Listing[K comparable] struct {
 	// it, members that are not among them are looked at one by one.
 	Procs []Proc
 	All   bool
-	// Members are the pids in the cgroups of roots, for those that have one. Those
-	// not in Procs are ignored.
+	// Members are the pids in the cgroups of roots, for those that have one, read
+	// after Begin and before Procs.
 	Members map[K][]int32
 }
 
@@ -42,6 +42,7 @@ func (t *Tracker[K]) Rebuild(l Listing[K]) bool {
 	// The history has no gap from Begin on.
 	t.replay(0, l.Begin)
 	t.listing = false
+	clear(t.left)
 	clear(t.sessions)
 	return true
 }
@@ -89,6 +90,9 @@ func (b *rebuild[K]) update(p *process[K], at *Proc) {
 	if p.leaderAt < b.l.Begin {
 		p.leaderGone = at.LeaderGone()
 	}
+	if !at.LeaderGone() {
+		p.leaderFrom = max(p.leaderFrom, at.Read)
+	}
 	// Threads that were heard of since and are not listed have ended, and their
 	// exits are on the way.
 	p.counted = p.counted || at.Threads == 1 && !at.LeaderGone()
@@ -124,7 +128,7 @@ func (b *rebuild[K]) find() {
 	for key, pids := range b.l.Members {
 		if r := b.t.roots[key]; r != nil && r.begun { // else its Fork is on the way
 			for _, pid := range pids {
-				b.owners[pid] = r
+				b.claim(r, pid)
 			}
 		}
 	}
@@ -133,6 +137,9 @@ func (b *rebuild[K]) find() {
 		if b.t.procs[at.PID] != nil || at.Dead() {
 			continue
 		}
+		if until, ok := b.t.left[at.PID]; ok && at.Started-startJitter <= until {
+			continue // it ended since it was listed
+		}
 		r := b.owner(at)
 		if r == nil {
 			continue
@@ -140,6 +147,9 @@ func (b *rebuild[K]) find() {
 		p := &process[K]{
 			pid: at.PID, from: at.Started - startJitter, until: at.Started + startSpread, ticks: at.Ticks,
 			comm: at.Comm, leaderGone: at.LeaderGone(), counted: at.Threads == 1 && !at.LeaderGone(),
+		}
+		if !p.leaderGone {
+			p.leaderFrom = at.Read
 		}
 		b.found = append(b.found, p)
 		b.owners[at.PID] = r
@@ -151,6 +161,24 @@ func (b *rebuild[K]) find() {
 		}
 		r.counts.Found++
 		b.t.insert(r, p)
+	}
+}
+
+// claim makes a pid in a root's cgroup that root's.
+func (b *rebuild[K]) claim(r *root[K], pid int32) {
+	at := b.procs[pid]
+	_, left := b.t.left[pid]
+	switch {
+	case b.t.procs[pid] != nil || left:
+	case at == nil:
+		// It ended before Procs were read, or Procs are not all. Until its Exit comes it is
+		// a parent whose Forks are known.
+		p := &process[K]{pid: pid, until: max(b.l.Begin, b.t.seen) + startSpread}
+		r.counts.Found++
+		b.t.insert(r, p)
+		b.t.lookAt(p)
+	case at.Started-startJitter <= b.l.Begin:
+		b.owners[pid] = r // one that started later is known by its Fork
 	}
 }
 

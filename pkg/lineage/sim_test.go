@@ -139,8 +139,8 @@ func (k *kernel) stamp(f *inFlight) {
 	f.stamped = true
 	f.e.Timestamp = k.now
 	if f.e.Kind == procevents.Exit {
-		f.e.PID = f.task.tid // as it is by now, an execve may have changed it
-		if !f.of.released {
+		f.e.PID = f.task.tid                       // as it is by now, an execve may have changed it
+		if f.e.PID == f.e.TGID && !f.of.released { // threads are released at once
 			f.e.ParentPID, f.e.ParentTGID = 1, 1
 		}
 	}
@@ -191,6 +191,12 @@ func (k *kernel) fork(p *simProc, t *simTask) *simProc {
 func (k *kernel) clone(p *simProc, t *simTask) {
 	tid := k.number()
 	if tid == 0 {
+		return
+	}
+	if slices.ContainsFunc(k.flight, func(f *inFlight) bool { return f.e.Kind == procevents.Exit && f.task.tid == tid }) {
+		// A thread's number that is given to another thread before the Exit of the
+		// first is sent tells nobody which of them has ended.
+		delete(k.inUse, tid)
 		return
 	}
 	n := &simTask{tid: tid, busy: true}
@@ -258,10 +264,12 @@ func (k *kernel) exec(p *simProc, t *simTask) {
 		}
 		f := k.exitTask(p, o, 0)
 		if o.tid == p.pid && k.choose.intN(2) == 0 {
-			k.stamp(f) // else it goes by the tid that it gets now
+			k.stamp(f)
 		}
-		if o.tid == p.pid {
-			o.tid = t.tid
+	}
+	for _, f := range k.flight {
+		if f.of == p && f.e.Kind == procevents.Exit && f.task.tid == p.pid {
+			f.task.tid = t.tid // the former leader's, and of its Exit unless that is stamped
 		}
 	}
 	if t.tid != p.pid {
@@ -352,7 +360,7 @@ func (k *kernel) stat(pid int32) (Proc, bool) {
 		if p.pid != pid {
 			continue
 		}
-		at := Proc{PID: p.pid, PPID: 1, SID: p.sid, State: 'S', Threads: len(p.tasks), Ticks: uint64(p.booted / (10 * time.Millisecond))}
+		at := Proc{Read: k.now, PID: p.pid, PPID: 1, SID: p.sid, State: 'S', Threads: len(p.tasks), Ticks: uint64(p.booted / (10 * time.Millisecond))}
 		at.Started = time.Duration(at.Ticks) * 10 * time.Millisecond
 		if p.creator != nil {
 			at.PPID = p.creator.pid

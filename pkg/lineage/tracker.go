@@ -32,8 +32,10 @@ type Tracker[K comparable] struct {
 	seen  time.Duration // the latest timestamp applied
 
 	listing bool // a listing is wanted
-	// sessions are those of members that ended while it is: processes may be left in
-	// them that nobody heard of.
+	// While it is, members that end are kept in mind: a listing that is being made
+	// may show them as living, and processes may be left in their sessions that
+	// nobody heard of. left has the latest moment of their fork, by pid.
+	left     map[int32]time.Duration
 	sessions map[int32]*root[K]
 	looks    []*process[K]
 	looked   uint64 // generation of the latest look
@@ -51,7 +53,7 @@ func New[K comparable](history int) *Tracker[K] {
 	}
 	return &Tracker[K]{
 		roots: make(map[K]*root[K]), procs: make(map[int32]*process[K]), owed: make(map[int32]*process[K]),
-		sessions: make(map[int32]*root[K]), history: newHistory(history),
+		left: make(map[int32]time.Duration), sessions: make(map[int32]*root[K]), history: newHistory(history),
 	}
 }
 
