@@ -9,14 +9,6 @@ import (
 
 // match applies a record to the member that it is about, and reports false if
 // it is about none.
-
-func (t *Tracker[K]) match(r *record) bool {
-	m := t.match(r)
-	if dbg != nil {
-		dbg(r, m)
-	}
-	return m
-}
 func (t *Tracker[K]) match(r *record) bool {
 	switch r.kind {
 	case procevents.Fork:
@@ -159,9 +151,10 @@ func (t *Tracker[K]) exitOwed(r *record) bool {
 		delete(p.threads, r.pid)
 	}
 	p.lastCode = r.code
-	// The pid's new owner may have been released as early.
+	// It may as well be that of the pid's new owner, released as early.
 	if next := t.member(r); next != nil && r.pid == r.tgid && r.at >= p.until {
 		next.mixed, p.unsure = true, true
+		t.lookAt(next)
 	}
 	if p.leaderGone && len(p.threads) == 0 {
 		delete(t.owed, r.tgid)
@@ -180,7 +173,7 @@ func (t *Tracker[K]) exit(p *process[K], r *record) {
 		p.leaderGone, p.leaderAt, p.leaderCode = true, r.at, r.code
 		p.unsure = false
 		if !p.owns(r) {
-			doubt, p.doubted, p.unsure = true, true, p.mixed
+			doubt, p.doubted, p.unsure = true, true, p.mixed || p.doubted
 		}
 	} else if _, ok := p.threads[r.pid]; ok {
 		delete(p.threads, r.pid)

@@ -40,9 +40,11 @@
 //     queued before T.
 //   - The one exception is Exit: the parent is told first, and the event is sent
 //     later. The pid may be another's by then, and that one's Fork have arrived.
-//     Identity is the pid and the timestamp of its Fork. An Exit from before
-//     that, or one without a parent while another is owed, is the earlier
-//     process's.
+//     Identity is the pid and the timestamp of its Fork. An Exit from before that, or
+//     one without a parent while another is owed, is the earlier process's. Of
+//     one without a parent soon after the Fork only a look tells whose it is. Where pids
+//     are reused within microseconds, two such Exits may be told with each other's
+//     status, or with none.
 //   - Exit is per task. A process has ended when its last task has, so its
 //     threads are counted, by their tgid. An execve from any thread ends all
 //     others, and what is left is the leader. Where threads may have been made
@@ -63,6 +65,9 @@
 //     session and lost its parent, all within the gap, is not found.
 //   - The start time in /proc has a resolution of 10 ms. A pid that is reused
 //     within that, in a gap between events, is taken for the process it was.
+//
+//   - A look or listing may be ahead of the events that are still queued. Then an end is
+//     known by it, and what the process did last is not counted.
 //
 // The cost is bounded by the members that live and by the history. An event
 // about anything else costs one or two lookups in a map and allocates nothing.

@@ -1,11 +1,9 @@
 package lineage
 
 import (
-	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -38,13 +36,12 @@ type simRoot struct {
 	added bool
 }
 
-func newWorld(c chooser, lossy, cgroups bool) *world {
-	pidMax := int32(70)
-	if lossy {
-		// Not reused within the resolution of start times.
-		pidMax = 4000
+func newWorld(c chooser, lossy, cgroups, roomy bool) *world {
+	pidMax := int32(70) // reused at once
+	if lossy || roomy {
+		pidMax = 4000 // not reused within the resolution of start times
 	}
-	w := &world{kernel: newKernel(c, pidMax, lossy), t: New[string](2000), lossy: lossy, cgroups: cgroups, last: map[string]Counts{}}
+	w := &world{kernel: newKernel(c, pidMax, pidMax > 1000), t: New[string](2000), lossy: lossy, cgroups: cgroups, last: map[string]Counts{}}
 	w.now += time.Millisecond
 	w.t.Lost(w.now)
 	return w
@@ -293,12 +290,23 @@ func (w *world) compare(r *simRoot) error {
 	}
 	if !w.lossy {
 		same := c
-		same.Exits = truth.Exits
-		if same != truth || c.Exited() != truth.Exited() || c.Exits[Success] > truth.Exits[Success] || c.Exits[Failure] > truth.Exits[Failure] || c.Exits[Unknown] > 1+truth.Exited()/5 {
+		if w.pidMax < 1000 {
+			// Where pids are reused at once a look may tell of an end before the
+			// last events of the process arrive, and see compareCrashes.
+			for i, n := range truth.Exits {
+				if max(n, c.Exits[i])-min(n, c.Exits[i]) <= 1+truth.Exited()/5 {
+					same.Exits[i] = n
+				}
+			}
+			if truth.Execs-c.Execs <= 1+truth.Execs/20 && truth.Coredumps-c.Coredumps <= 1+truth.Coredumps/20 {
+				same.Execs, same.Coredumps = truth.Execs, truth.Coredumps
+			}
+		}
+		if same != truth || c.Exited() != truth.Exited() {
 			return fmt.Errorf("counts %+v\n in truth %+v", c, truth)
 		}
 	}
-	if c.Forks > truth.Forks || c.Execs > truth.Execs || c.Coredumps > truth.Coredumps || c.Exits[Signaled] > truth.Exits[Signaled] || c.Forks+c.Found > truth.Forks {
+	if c.Forks > truth.Forks || c.Execs > truth.Execs || c.Coredumps > truth.Coredumps || c.Forks+c.Found > truth.Forks {
 		return fmt.Errorf("counts %+v\n above the truth %+v", c, truth)
 	}
 	was := w.last[r.key]
@@ -313,29 +321,40 @@ func (w *world) compare(r *simRoot) error {
 	return nil
 }
 
+// compareCrashes holds the crashes that were told against the truth. Where pids are
+// reused at once a few may be missing, or have the status of the pid's earlier process: two exits without a
+// parent within a moment tell nobody which is whose.
 func (w *world) compareCrashes() error {
-	var want []string
+	total, missing := 0, 0
+	left := map[string][]Crash[string]{}
 	for _, tr := range w.ended {
 		for _, c := range tr.crashes {
-			want = append(want, crashText(c))
+			left[crashID(c)] = append(left[crashID(c)], c)
+			total++
 		}
 	}
-	var got []string
+	missing = total
 	for _, c := range w.crashes {
-		got = append(got, crashText(c))
+		want := left[crashID(c)]
+		if len(want) > 0 {
+			delete(left, crashID(c))
+			c.At = 0
+			if want[0] == c {
+				missing--
+				continue
+			}
+		}
+		if w.pidMax > 1000 {
+			return fmt.Errorf("crash %+v, in truth %+v", c, want)
+		}
 	}
-	slices.Sort(want)
-	slices.Sort(got)
-	wrong := slices.DeleteFunc(slices.Clone(got), func(s string) bool { return slices.Contains(want, s) })
-	if len(wrong) > 0 || len(got) < len(want)*4/5-1 {
-		return fmt.Errorf("%d crashes of %d; not in truth:\n%s", len(got), len(want), strings.Join(wrong, "\n"))
+	if missing > 1+total/5 || w.pidMax > 1000 && missing > 0 {
+		return fmt.Errorf("%d of %d crashes are not told or wrong", missing, total)
 	}
 	return nil
 }
 
-func crashText(c Crash[string]) string {
-	return fmt.Sprintf("%s pid %d started %v status %#x execed %v core %v", c.Key, c.PID, c.Started, uint32(c.Status), c.Execed, c.Coredump)
-}
+func crashID(c Crash[string]) string { return fmt.Sprint(c.Key, c.PID, c.Started) }
 
 // run makes some steps with quiet points in between.
 func (w *world) run(rounds, steps int) error {
@@ -354,21 +373,25 @@ type seeded struct{ *rand.Rand }
 
 func (s seeded) intN(n int) int { return s.IntN(n) }
 
+// seeds is how many runs of each kind there are.
+const seeds = uint64(60)
+
 // TestSimulated: at every quiet point the tracker is what the simulated kernel
 // is. The seeds are fixed; a failure names its own.
 func TestSimulated(t *testing.T) {
 	for _, c := range []struct {
-		name           string
-		lossy, cgroups bool
+		name                  string
+		lossy, cgroups, roomy bool
 	}{
-		{"nothing lost", false, false},
-		{"losses, cgroups", true, true},
-		{"losses, parents and sessions", true, false},
+		{"nothing lost", false, false, true},
+		{"nothing lost, pids reused at once", false, false, false},
+		{"losses, cgroups", true, true, true},
+		{"losses, parents and sessions", true, false, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			losses, crashes, made := 0, 0, 0
-			for seed := range uint64(cmp.Or(map[bool]int{true: 20}[testing.Short()], 150)) {
-				w := newWorld(seeded{rand.New(rand.NewPCG(seed, 1))}, c.lossy, c.cgroups)
+			for seed := range seeds {
+				w := newWorld(seeded{rand.New(rand.NewPCG(seed, 1))}, c.lossy, c.cgroups, c.roomy)
 				if err := w.run(10, 1500); err != nil {
 					t.Fatalf("seed %d: %v", seed, err)
 				}
@@ -408,7 +431,7 @@ func FuzzSimulated(f *testing.F) {
 		f.Add(data, seed&1 != 0, seed&2 != 0)
 	}
 	f.Fuzz(func(t *testing.T, data []byte, lossy, cgroups bool) {
-		w := newWorld(&choices{data[:min(len(data), 1<<16)]}, lossy, cgroups)
+		w := newWorld(&choices{data[:min(len(data), 1<<16)]}, lossy, cgroups, true)
 		for range len(data) / 8 {
 			w.step()
 		}

@@ -32,8 +32,8 @@ func TestMain(m *testing.M) {
 	case "exec": // another thread than the first executes
 		go func() {
 			runtime.LockOSThread()
-			env := append(os.Environ(), "LINEAGE_TEST=wait")
-			panic(syscall.Exec("/proc/self/exe", []string{"waiting"}, env))
+			os.Setenv("LINEAGE_TEST", "wait")
+			panic(syscall.Exec("/proc/self/exe", []string{"waiting"}, os.Environ()))
 		}()
 		select {}
 	case "wait":
@@ -218,6 +218,9 @@ func (e *edge) end(p *program) {
 	p.stdin.Close()
 	_ = p.cmd.Wait()
 	e.tracker.Remove(p.key)
+	if err := os.Remove(e.cgroups[p.key]); err != nil {
+		e.t.Error(err)
+	}
 	delete(e.cgroups, p.key)
 }
 
@@ -293,11 +296,15 @@ func TestRealThreads(t *testing.T) {
 	for role, code := range map[string]int{"leader": 3, "exec": 4} {
 		t.Run(role, func(t *testing.T) {
 			e := newEdge(t, 0)
+			self, err := os.Executable()
+			if err != nil {
+				t.Fatal(err)
+			}
 			// The worker's input is the shell's, which closes its own.
-			p := e.start("a", "sh", "-c", `exec 3<&0 0</dev/null; LINEAGE_TEST=`+role+` "$0" <&3 3<&- & exec 3<&-; wait; echo ended; read x`, "/proc/self/exe")
+			p := e.start("a", "sh", "-c", `exec 3<&0 0</dev/null; LINEAGE_TEST=`+role+` "$0" <&3 3<&- & exec 3<&-; wait; echo ended; read x`, self)
 			e.until(20*time.Second, func() error {
 				tree := e.tracker.Tree("a")
-				if len(tree) == 2 && (role == "leader" && tree[1].LeaderGone || role == "exec" && tree[1].Execed && len(execs(e)) > 0) {
+				if len(tree) == 2 && (role == "leader" && tree[1].LeaderGone || role == "exec" && e.executed() == 3) {
 					return e.same()
 				}
 				return fmt.Errorf("%+v", tree)
@@ -321,13 +328,10 @@ func TestRealThreads(t *testing.T) {
 	}
 }
 
-// execs returns a member that executed twice: the shell once, the worker when it
-// began and from its thread.
-func execs(e *edge) []int32 {
-	if c, _ := e.tracker.Counts("a"); c.Execs >= 3 {
-		return []int32{1}
-	}
-	return nil
+// executed counts the shell's execve, the worker's, and that of its thread.
+func (e *edge) executed() uint64 {
+	c, _ := e.tracker.Counts("a")
+	return c.Execs
 }
 
 // stormScript does what each letter of a line of its input says, and prints a

@@ -102,10 +102,13 @@ func (b *rebuild[K]) update(p *process[K], at *Proc) {
 func (b *rebuild[K]) listSessions() {
 	// The number of a session is not given to a process while the session has
 	// members. So one whose leader is gone is the one that it was.
-	for sid, r := range b.t.sessions {
-		if at := b.procs[sid]; b.t.roots[r.key] == r && (at == nil || at.Dead()) {
+	left := func(sid int32, r *root[K]) {
+		if at := b.procs[sid]; sid != 0 && b.t.roots[r.key] == r && (at == nil || at.Dead()) {
 			b.sessions[sid] = r
 		}
+	}
+	for sid, r := range b.t.sessions {
+		left(sid, r)
 	}
 	for _, r := range b.t.roots {
 		if at := b.procs[r.pid]; r.begun && r.main == nil && (at == nil || at.Started-startJitter <= r.at) {
@@ -117,7 +120,9 @@ func (b *rebuild[K]) listSessions() {
 		switch {
 		case p.sid != 0 && (p.from >= b.l.Begin || p.sidAt >= b.l.Begin):
 			b.sessions[p.sid] = p.root
-		case at != nil && at.SID != 0 && (at.SID == p.pid || at.SID == p.sid):
+		case at == nil:
+			left(p.sid, p.root)
+		case at.SID != 0 && (at.SID == p.pid || at.SID == p.sid):
 			b.sessions[at.SID] = p.root
 		}
 	}

@@ -18,7 +18,7 @@ func thread(at time.Duration, pid, tid int32) procevents.Event {
 	return procevents.Event{Kind: procevents.Fork, Timestamp: at, PID: tid, TGID: pid, ParentPID: 1, ParentTGID: 1}
 }
 
-func exec(at time.Duration, pid int32) procevents.Event {
+func execve(at time.Duration, pid int32) procevents.Event {
 	return procevents.Event{Kind: procevents.Exec, Timestamp: at, PID: pid, TGID: pid}
 }
 
@@ -59,7 +59,7 @@ func wantPIDs(t *testing.T, tr *Tracker[string], want ...int32) {
 // Added late, after children were made and some ended; and early.
 func TestAddInAnyOrder(t *testing.T) {
 	events := []procevents.Event{
-		fork(1*ms, 5, 100), exec(2*ms, 100), fork(4*ms, 100, 101), fork(5*ms, 101, 102),
+		fork(1*ms, 5, 100), execve(2*ms, 100), fork(4*ms, 100, 101), fork(5*ms, 101, 102),
 		exit(6*ms, 101, 101, 100, 0), fork(7*ms, 5, 200), fork(8*ms, 200, 201),
 	}
 	for n := range len(events) + 1 {
@@ -137,7 +137,7 @@ func TestExecFromThread(t *testing.T) {
 	} {
 		tr := heard(t, fork(1*ms, 5, 100), fork(3*ms, 100, 101), thread(4*ms, 101, 102))
 		tr.Add("a", 100, 2*ms)
-		tr.Apply([]procevents.Event{exec(6*ms, 101), late})
+		tr.Apply([]procevents.Event{execve(6*ms, 101), late})
 		wantPIDs(t, tr, 100, 101)
 		if p := tr.Tree("a")[1]; p.LeaderGone || p.Threads != 1 || !p.Execed {
 			t.Errorf("%s: %+v", name, p)
@@ -217,7 +217,7 @@ func strangers() []procevents.Event {
 	var events []procevents.Event
 	for i := range int32(32) {
 		at := time.Duration(i) * ms
-		events = append(events, fork(at, 5, 1000+i), exec(at+1, 1000+i), thread(at+2, 1000+i, 5000+i), exit(at+3, 1000+i, 1000+i, 5, 0))
+		events = append(events, fork(at, 5, 1000+i), execve(at+1, 1000+i), thread(at+2, 1000+i, 5000+i), exit(at+3, 1000+i, 1000+i, 5, 0))
 	}
 	return events
 }
@@ -259,7 +259,7 @@ func BenchmarkApplyMembers(b *testing.B) {
 		events = events[:0]
 		for i := range int32(32) {
 			at += ms
-			events = append(events, fork(at, 100, 1000+i), exec(at+1, 1000+i), exit(at+2, 1000+i, 1000+i, 100, 0))
+			events = append(events, fork(at, 100, 1000+i), execve(at+1, 1000+i), exit(at+2, 1000+i, 1000+i, 100, 0))
 		}
 		tr.Apply(events)
 	}
