@@ -34,9 +34,10 @@ type row struct {
 type ban struct{ what, why string }
 
 const (
-	leaf     = "a leaf knows nothing of supervision: it is tested alone, and of use to others"
-	noServer = "the edge publishes a picture; who shows it, and how, is not its concern"
-	noEdge   = "it reads the published picture and nothing else, so that no reader can hold up or change the machine"
+	leaf       = "a leaf knows nothing of supervision: it is tested alone, and of use to others"
+	noDecision = "it tells who descends from whom; who starts, signals and restarts them is not its concern"
+	noServer   = "the edge publishes a picture; who shows it, and how, is not its concern"
+	noEdge     = "it reads the published picture and nothing else, so that no reader can hold up or change the machine"
 )
 
 func importTable() []row {
@@ -44,6 +45,9 @@ func importTable() []row {
 	return []row{
 		{pkg: "pkg/procevents", what: "hears the kernel's proc connector", modules: []string{"github.com/mdlayher/netlink", "golang.org/x/sys"}, bans: leafBans},
 		{pkg: "pkg/spawn", what: "starts, signals and reaps children", modules: []string{"golang.org/x/sys"}, bans: leafBans},
+		// Its events are procevents' types; x/sys reads the clock that they carry.
+		{pkg: "pkg/lineage", what: "keeps who descends from which program", sentryd: []string{"pkg/procevents"}, modules: []string{"golang.org/x/sys"},
+			bans: []ban{{"pkg/supervisor", noDecision}, {"pkg/supervisor/fsm", noDecision}, {"pkg/spawn", noDecision}, {"os/exec", noDecision}}},
 		{pkg: "pkg/state", what: "saves state and hands it through execve", modules: []string{"golang.org/x/sys"}, bans: leafBans},
 		{pkg: "pkg/config", what: "turns YAML into a checked configuration", modules: []string{"gopkg.in/yaml.v3", "github.com/kballard/go-shellquote"}, bans: leafBans},
 		{pkg: "pkg/logs", what: "carries children's output", modules: []string{"golang.org/x/sys"}, bans: leafBans},

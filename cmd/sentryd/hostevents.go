@@ -24,7 +24,9 @@ const hostBuffer = 64 << 20
 // hostEvents shows every fork, exec and exit on the host until the user has
 // enough. It asks the kernel itself, so no daemon is needed.
 func (c *cli) hostEvents(ctx context.Context, output string) error {
-	l, err := procevents.Dial(procevents.Config{Buffer: hostBuffer})
+	l, err := procevents.Dial(procevents.Config{
+		Buffer: hostBuffer, Kinds: []procevents.Kind{procevents.Fork, procevents.Exec, procevents.Exit},
+	})
 	if err != nil {
 		return err
 	}
@@ -37,7 +39,6 @@ func (c *cli) hostEvents(ctx context.Context, output string) error {
 		show = func(e *hostEvent) { _ = lines.Encode(e) } // what failed shows at Flush
 	}
 	events := make([]procevents.Event, 128)
-	dropped := uint32(0)
 	for {
 		n, err := l.Receive(events)
 		for i := range events[:n] {
@@ -45,15 +46,11 @@ func (c *cli) hostEvents(ctx context.Context, output string) error {
 				show(&e)
 			}
 		}
+		var lost *procevents.LostError
 		switch {
 		case err == nil:
-		case errors.Is(err, procevents.ErrOverrun):
-			total, err := l.Lost()
-			if err != nil {
-				return err
-			}
-			show(&hostEvent{At: time.Now(), Kind: "missed", Missed: uint64(total - dropped)})
-			dropped = total
+		case errors.As(err, &lost):
+			show(&hostEvent{At: time.Now(), Kind: "missed", Missed: lost.Events})
 			watch.forgetEnded()
 		case ctx.Err() != nil:
 			return out.Flush()
@@ -127,6 +124,9 @@ func signalText(s syscall.Signal) string {
 func (e *hostEvent) String() string {
 	at := e.At.Local().Format("15:04:05.000000")
 	if e.Kind == "missed" {
+		if e.Missed == 0 {
+			return at + "  missed events, an unknown number"
+		}
 		return fmt.Sprintf("%s  missed %d events", at, e.Missed)
 	}
 	parent, duration, status, command := "-", "-", "-", "-"

@@ -1,0 +1,229 @@
+package lineage
+
+import (
+	"sync"
+	"time"
+
+	"github.com/sentryd/sentryd/pkg/procevents"
+)
+
+// DefaultHistory is how many events about strangers are kept by a Tracker made
+// with a history of 0. They take 40 bytes each.
+const DefaultHistory = 16384
+
+// maxCrashes bounds the crashes that wait to be taken.
+const maxCrashes = 4096
+
+// Tracker keeps the members of the roots. K names a root: one incarnation of
+// what the caller runs. Make it with [New].
+//
+// It is safe for concurrent use; the package comment says who is meant to call
+// what. All times are CLOCK_MONOTONIC.
+type Tracker[K comparable] struct {
+	mu    sync.Mutex
+	roots map[K]*root[K]
+	procs map[int32]*process[K] // members that live, by pid
+	// owed has members whose pid was reused before all of their exits arrived.
+	owed    map[int32]*process[K]
+	pending []*root[K] // added, and the Fork has not arrived
+	history *history
+
+	since time.Duration // all that happens from then on is heard
+	seen  time.Duration // the latest timestamp applied
+
+	listing bool // a listing is wanted
+	// While it is, members that end are kept in mind: a listing that is being made
+	// may show them as living, and processes may be left in their sessions that
+	// nobody heard of. left has the latest moment of their fork, by pid.
+	left     map[int32]time.Duration
+	sessions map[int32]*root[K]
+	looks    []*process[K]
+	looked   uint64 // generation of the latest look
+	crashes  []Crash[K]
+	missed   uint64
+}
+
+// New returns a Tracker without roots that keeps the last history events about
+// processes that are no members, or DefaultHistory of them if that is 0. An
+// event has to be among them when the root that it concerns is added; if it is
+// not, a listing is wanted.
+func New[K comparable](history int) *Tracker[K] {
+	if history <= 0 {
+		history = DefaultHistory
+	}
+	return &Tracker[K]{
+		roots: make(map[K]*root[K]), procs: make(map[int32]*process[K]), owed: make(map[int32]*process[K]),
+		left: make(map[int32]time.Duration), sessions: make(map[int32]*root[K]), history: newHistory(history),
+	}
+}
+
+// Lost says that from since on every event is applied, and that of those before
+// it some may be missing. It is called when a subscription begins and after each
+// overrun, with a clock reading taken after the socket took events again (that
+// is, after procevents.ErrOverrun was returned). If there are roots a listing is wanted from
+// then on; see [Tracker.Rebuild].
+func (t *Tracker[K]) Lost(since time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.since = max(t.since, since)
+	t.seen = max(t.seen, since)
+	t.history.clear(since)
+	for pid, p := range t.owed {
+		delete(t.owed, pid)
+		t.count(p, Unknown)
+	}
+	for _, p := range t.procs {
+		p.counted, p.threads = false, nil
+	}
+	t.settlePending(t.seen)
+	t.listing = t.listing || len(t.roots) > 0
+}
+
+// Apply takes in events in the order of their arrival. The slice is not kept.
+// It reports whether there is something to [Tracker.Take].
+func (t *Tracker[K]) Apply(events []procevents.Event) (news bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range events {
+		e := &events[i]
+		switch e.Kind {
+		case procevents.Fork, procevents.Exec, procevents.Exit, procevents.SID, procevents.Coredump:
+			if e.Timestamp > t.seen {
+				t.seen = e.Timestamp
+				if len(t.pending) > 0 {
+					t.settlePending(t.seen)
+				}
+			}
+			if r := recordOf(e); !t.match(&r) {
+				t.history.push(r)
+				if len(t.pending) > 0 && r.kind == procevents.Fork {
+					t.settlePending(t.seen)
+				}
+			}
+		case procevents.Comm:
+			if p := t.procs[e.TGID]; p != nil && !e.IsThread() && e.Timestamp >= p.from {
+				p.comm = commOf(e.Comm[:])
+			}
+		}
+	}
+	return t.hasNews()
+}
+
+// Add makes the process a root's main process. At the moment at it must have
+// been running or not yet reaped; any such moment will do, for example when the
+// clone returned. It does not matter whether its events have arrived. Add
+// reports false, and does nothing, if there is a root of that key.
+//
+// Where the events do not reach back to its fork, as for a process that was
+// adopted, a listing is wanted.
+func (t *Tracker[K]) Add(key K, pid int32, at time.Duration) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.roots[key] != nil {
+		return false
+	}
+	r := &root[K]{key: key, pid: pid, at: at}
+	t.roots[key] = r
+	t.pending = append(t.pending, r)
+	t.settlePending(t.seen)
+	return true
+}
+
+// Remove forgets a root and its members, whether they live or not, and returns
+// its last counts.
+func (t *Tracker[K]) Remove(key K) (Counts, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r := t.roots[key]
+	if r == nil {
+		return Counts{}, false
+	}
+	delete(t.roots, key)
+	counts := r.counts
+	for i, q := range t.pending {
+		if q == r {
+			t.pending = append(t.pending[:i], t.pending[i+1:]...)
+			break
+		}
+	}
+	for pid, p := range t.owed {
+		if p.root == r {
+			delete(t.owed, pid)
+		}
+	}
+	for p := r.members; p != nil; {
+		next := p.next
+		delete(t.procs, p.pid)
+		p.ended, p.parent, p.prev, p.next = true, nil, nil, nil
+		p = next
+	}
+	return counts, true
+}
+
+// Promote makes a descendant the main process of its root, for a program that
+// hands over to its successor. A main process that lives on becomes a
+// descendant. It reports whether the root has such a descendant.
+func (t *Tracker[K]) Promote(key K, pid int32) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r, p := t.roots[key], t.procs[pid]
+	if r == nil || p == nil || p.root != r || p == r.main {
+		return false
+	}
+	r.counts.Descendants--
+	if r.main != nil {
+		r.counts.Descendants++
+	}
+	r.main, r.pid, r.at = p, pid, p.until
+	return true
+}
+
+// settlePending looks for the Forks of roots that were added. seen is the
+// latest timestamp applied.
+func (t *Tracker[K]) settlePending(seen time.Duration) {
+	keep := t.pending[:0]
+	for _, r := range t.pending {
+		// After an event from later than r.at no earlier one is outstanding. Before
+		// that, a process that has this pid and did not end must be the root's,
+		// since a pid is not reused before it is reaped.
+		n := t.history.fork(r.pid, r.at)
+		switch {
+		case n != 0 && (seen > r.at || !t.history.ended(r.pid, n)):
+			t.replayRoot(r, n)
+		case seen > r.at:
+			t.assume(r)
+		default:
+			keep = append(keep, r)
+		}
+	}
+	clear(t.pending[len(keep):])
+	t.pending = keep
+}
+
+// replayRoot begins a root at its Fork, number n of the history.
+func (t *Tracker[K]) replayRoot(r *root[K], n uint64) {
+	fork := t.history.at(n)
+	t.displace(r.pid, fork.at)
+	p := &process[K]{pid: r.pid, from: fork.at, until: fork.at, counted: true}
+	fork.kind = procevents.Unknown
+	t.insert(r, p)
+	t.replay(n+1, 0)
+}
+
+// assume begins a root whose Fork was not heard.
+func (t *Tracker[K]) assume(r *root[K]) {
+	t.displace(r.pid, r.at)
+	t.insert(r, &process[K]{pid: r.pid, until: r.at})
+	t.listing = true
+}
+
+// replay applies what the history has, from record n on and from that time on,
+// now that there are members to which it may belong.
+func (t *Tracker[K]) replay(n uint64, from time.Duration) {
+	for n = max(n, t.history.first); n <= t.history.last; n++ {
+		r := t.history.at(n)
+		if r.kind != procevents.Unknown && r.at >= from && t.match(r) {
+			r.kind = procevents.Unknown
+		}
+	}
+}
