@@ -124,7 +124,7 @@ func (c counter) end() (events uint64, err error) {
 	return events, c.cmd.Wait()
 }
 
-// forkstat prints a line an event.
+// forkstat prints what happens.
 type forkstat struct {
 	program
 	lines chan uint64
@@ -151,7 +151,8 @@ func (b *bench) startForkstat() (listener, error) {
 			if err != nil {
 				break
 			}
-			if f := strings.Fields(string(line)); len(f) > 1 && (f[1] == "fork" || f[1] == "exit") {
+			// Time Event PID Info …; a fork has a second line for the child.
+			if f := strings.Fields(string(line)); len(f) > 3 && (f[1] == "exit" || f[1] == "fork" && f[3] == "parent") {
 				n++
 			}
 		}
