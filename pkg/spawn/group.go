@@ -3,6 +3,7 @@ package spawn
 import (
 	"os"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,7 +38,9 @@ func newGroupProbe() groupProbe {
 // empty reports that the group led by the process of pidfd has no member, not
 // even a zombie. EPERM means that there is one, of another user.
 func (groupProbe) empty(pidfd int) bool {
-	return unix.PidfdSendSignal(pidfd, 0, nil, unix.PIDFD_SIGNAL_PROCESS_GROUP) == unix.ESRCH
+	// Raw: it does not block, and so need not tell the scheduler.
+	_, _, errno := syscall.RawSyscall6(unix.SYS_PIDFD_SEND_SIGNAL, uintptr(pidfd), 0, 0, unix.PIDFD_SIGNAL_PROCESS_GROUP, 0, 0)
+	return errno == unix.ESRCH
 }
 
 // examine has the group of c looked at by watchGroups. p.mu is held.
@@ -81,6 +84,9 @@ func (p *Pool) watchGroups() {
 		for _, g := range groups {
 			p.found(g)
 		}
+		p.mu.Unlock()
+		p.bury()
+		p.mu.Lock()
 	}
 }
 
@@ -154,6 +160,7 @@ func (p *Pool) found(g *group) {
 	}
 	if !c.reaped {
 		if st, _, errno := waitNow(c.pidfd, 0); errno == 0 {
+			p.own.discount(&st)
 			c.exit.Status = st
 		}
 		c.reaped = true

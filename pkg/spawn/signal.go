@@ -85,6 +85,7 @@ func (p *Pool) signalMembers(c *child, sig int) error {
 // Release forgets a child whose main process was reaped although its group
 // lives on: nothing more is reported for token.
 func (p *Pool) Release(token Token) {
+	defer p.bury()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if c := p.children[token]; c != nil && c.reported {
