@@ -57,6 +57,7 @@ func (s *Supervisor) handOver(next *config.Config, sockets []Socket) error {
 	s.paused = true
 	s.Processes.Pause()
 	s.takeProcesses()
+	s.tellWitness()
 	err := s.exec(next, sockets)
 	s.paused = false
 	s.Processes.Resume()
