@@ -219,7 +219,7 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 		Environ: childEnviron(os.Environ()), Processes: d.pool, Output: d.output, Sockets: sockets.NewSet(), Witness: d.witness,
 		Serving: d.serving, Handover: d, Log: log,
 		Cgroups: d.cgroupsOf(), Containment: containment, Missing: append(lacks, missing()...),
-		Clock: supervisor.Clock{Now: monotonic, Wall: time.Now}, Moderation: time.Millisecond,
+		Clock: supervisor.Clock{Now: monotonic(), Wall: time.Now}, Moderation: time.Millisecond,
 	}
 	if saved == nil {
 		d.sayStarted(filepath.Join(dir, pidFile))
@@ -371,11 +371,15 @@ func childEnviron(environ []string) []string {
 	})
 }
 
-// monotonic reads CLOCK_MONOTONIC, which is the same over re-execs.
-func monotonic() time.Duration {
+// monotonic returns a clock that reads CLOCK_MONOTONIC, which is the same over
+// re-execs. Time.Sub reads it without a system call, unlike clock_gettime(2) as
+// x/sys makes it, but from an origin of its own.
+func monotonic() func() time.Duration {
 	var ts unix.Timespec
+	base := time.Now()
 	unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
-	return time.Duration(ts.Nano())
+	origin := time.Duration(ts.Nano())
+	return func() time.Duration { return origin + time.Since(base) }
 }
 
 // missing says what this user cannot do, and what follows.

@@ -66,7 +66,8 @@ func (c *cli) hostEvents(ctx context.Context, output string) error {
 // newHostWatch knows what runs now.
 func newHostWatch() *hostWatch {
 	h := &hostWatch{command: commandOf, ended: hasEnded, known: make(map[int32]*hostProcess)}
-	h.wall = func(at time.Duration) time.Time { return time.Now().Add(at - monotonic()) }
+	now := monotonic()
+	h.wall = func(at time.Duration) time.Time { return time.Now().Add(at - now()) }
 	fs, err := procfs.NewFS(procfs.DefaultMountPoint)
 	if err != nil {
 		return h // without /proc commands and parents stay unknown

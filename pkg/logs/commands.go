@@ -100,6 +100,9 @@ func (r *reader) begin(f *fifo, c *command) {
 
 // own prints the record of c, if it says anything.
 func (r *reader) own(c *command) {
+	if c.rec.Words != nil {
+		c.rec.Words(&c.rec)
+	}
 	if c.rec.Text != "" || c.rec.Msg != "" {
 		r.out.buf = r.format.own(r.out.buf, &c.rec)
 	}

@@ -10,6 +10,7 @@ import (
 // fifo is the reading end of one FIFO.
 type fifo struct {
 	key     Key
+	path    string
 	id      uint64 // in epoll's data; never used again, unlike a descriptor's number
 	uid     int    // who owns it
 	counts  *counts

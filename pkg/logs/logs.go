@@ -141,4 +141,8 @@ type Record struct {
 	Level slog.Level
 	Msg   string
 	Attrs []slog.Attr
+	// Words fills in Text and Attrs when the line is printed, if it is not
+	// nil: a caller with something more urgent to do than to find words leaves
+	// that to the reader goroutine.
+	Words func(*Record)
 }

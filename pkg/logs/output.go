@@ -138,7 +138,14 @@ func (o *Output) Logger() *slog.Logger { return o.logger }
 
 // Path returns the path of the FIFO of k, for the child's standard output and
 // error. Open it O_RDWR, blocking, anew for each start.
-func (o *Output) Path(k Key) string { return o.dir.name(k.file()) }
+func (o *Output) Path(k Key) string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if f := o.byKey[k]; f != nil {
+		return f.path
+	}
+	return o.dir.name(k.file())
+}
 
 // recheck is how long Add takes for granted that a FIFO stands at its path. A
 // start that finds none fails, and is tried again later than that.
@@ -202,11 +209,14 @@ func (o *Output) adopt(k Key, fd int) (*fifo, error) {
 		unix.Close(fd)
 		return nil, &fs.PathError{Op: "stat", Path: o.Path(k), Err: err}
 	}
-	f := &fifo{key: k, id: o.nextID, fd: fd, uid: int(st.Uid), counts: o.counts(k.Entry), old: o.byKey[k], checked: time.Now()}
+	f := &fifo{
+		key: k, path: o.dir.name(k.file()), id: o.nextID, fd: fd, uid: int(st.Uid),
+		counts: o.counts(k.Entry), old: o.byKey[k], checked: time.Now(),
+	}
 	f.label = o.reader.format.label(k, 0, 0)
 	if err := epollAdd(o.epfd, fd, f.id, unix.EPOLLIN|unix.EPOLLET); err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("%s: epoll_ctl: %w", o.Path(k), err)
+		return nil, fmt.Errorf("%s: epoll_ctl: %w", f.path, err)
 	}
 	o.nextID++
 	o.byKey[k], o.byID[f.id] = f, f

@@ -144,6 +144,7 @@ func (p *Pool) cloning() bool {
 
 // Resume undoes Pause.
 func (p *Pool) Resume() {
+	defer p.bury()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.paused, p.frozen = false, false

@@ -79,7 +79,12 @@ type Pool struct {
 	unused    []string // cgroups to remove
 	walking   bool     // the walker is at it
 	subreaper bool
-	reaping   bool // orphans are
+	reaping   bool  // orphans are
+	own       peak  // our own size
+	remains   []int // pidfds of forgotten children, to be closed by bury
+
+	burial sync.Mutex // held by bury; taken before mu
+	spare  []int      // memory for remains; guarded by burial
 }
 
 // child is a main process, and after its end what is left of its tree. All
@@ -214,6 +219,9 @@ func (p *Pool) Close() {
 	for _, c := range p.children {
 		p.forget(c)
 	}
+	p.mu.Unlock()
+	p.bury()
+	p.mu.Lock()
 	p.closeFDs()
 }
 
@@ -331,18 +339,34 @@ func (p *Pool) add(token Token, pid, pidfd int, place Place) (*child, error) {
 
 // forget drops a child and all that is open for it. p.mu is held: a signal,
 // which is sent with p.mu held too, can not go to a descriptor's next owner.
+// Whoever calls it calls bury when p.mu is free again.
 func (p *Pool) forget(c *child) {
 	delete(p.children, c.token)
 	if p.mains[c.pid] == c {
 		delete(p.mains, c.pid)
 	}
-	if !c.ended {
-		p.disarm(c.id, c.pidfd)
-	}
+	delete(p.watches, c.id)
 	if c.pidfd >= 0 {
-		unix.Close(c.pidfd)
+		p.remains = append(p.remains, c.pidfd)
 	}
 	p.unwatch(c)
+}
+
+// bury closes the pidfds of children that were forgotten. It is not done in
+// forget, because whoever was told of an exit, and decides on a restart, need
+// not wait for it.
+func (p *Pool) bury() {
+	p.burial.Lock()
+	defer p.burial.Unlock()
+	p.mu.Lock()
+	ep, remains := p.ep, p.remains
+	p.remains = p.spare[:0]
+	p.mu.Unlock()
+	for _, fd := range remains {
+		leave(ep, fd)
+		unix.Close(fd)
+	}
+	p.spare = remains
 }
 
 // unwatch closes what tells of the rest of the tree of c. p.mu is held.
@@ -367,10 +391,15 @@ func (p *Pool) arm(id uint64, fd int, events uint32) error {
 	return unix.EpollCtl(p.ep, unix.EPOLL_CTL_ADD, fd, &ev)
 }
 
-// disarm takes fd out of the epoll set. That must come before the close: a
-// child between clone and exec may hold a copy of fd that would keep it in.
+// disarm takes fd out of the epoll set, and forgets its name.
 func (p *Pool) disarm(id uint64, fd int) {
 	delete(p.watches, id)
+	leave(p.ep, fd)
+}
+
+// leave takes fd out of the epoll set. That must come before the close: a
+// child between clone and exec may hold a copy of fd that would keep it in.
+func leave(ep, fd int) {
 	// The only errors are of a descriptor that was never added.
-	_ = unix.EpollCtl(p.ep, unix.EPOLL_CTL_DEL, fd, nil)
+	_ = unix.EpollCtl(ep, unix.EPOLL_CTL_DEL, fd, nil)
 }

@@ -1,10 +1,11 @@
 package spawn
 
 import (
-	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,12 +22,7 @@ func (p *Pool) reap() {
 	for {
 		n := 0
 		err := p.waiter.Read(func(fd uintptr) bool {
-			var err error
-			n, err = unix.EpollWait(int(fd), events, 0)
-			if err != nil && !errors.Is(err, unix.EINTR) {
-				// The descriptor is ours and open: a bug, not a state of the world.
-				panic(fmt.Sprintf("spawn: epoll_wait: %v", err))
-			}
+			n = epollNow(int(fd), events)
 			return n > 0
 		})
 		if err != nil {
@@ -58,8 +54,24 @@ func newWaiter(ep int) (*os.File, syscall.RawConn, error) {
 	return f, raw, nil
 }
 
+// epollNow returns how many events are at hand. The system call does not block,
+// so the scheduler need not be told of it: that would wake the runtime's monitor
+// just when there is something else to do.
+func epollNow(ep int, events []unix.EpollEvent) int {
+	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+	if errno != 0 && errno != unix.EINTR {
+		// The descriptor is ours and open: a bug, not a state of the world.
+		panic(fmt.Sprintf("spawn: epoll_wait: %v", errno))
+	}
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
+}
+
 // look deals with a batch of events and reports false if the Pool is closed.
 func (p *Pool) look(events []unix.EpollEvent) bool {
+	defer p.bury()
 	for i := range events {
 		e := &events[i]
 		id := uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32
@@ -74,6 +86,8 @@ func (p *Pool) look(events []unix.EpollEvent) bool {
 		}
 		p.mu.Unlock()
 	}
+	// Who decides what follows comes first.
+	runtime.Gosched()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return !p.closed
@@ -83,6 +97,7 @@ func (p *Pool) look(events []unix.EpollEvent) bool {
 // the proc connector say. If it has, its exit is reported now; if it has not, or
 // the token is unknown, nothing happens.
 func (p *Pool) Look(token Token) {
+	defer p.bury()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if c := p.children[token]; c != nil && !p.closed {
@@ -107,7 +122,8 @@ func (p *Pool) collect(c *child) {
 		return // a stale hint
 	}
 	c.ended = true
-	p.disarm(c.id, c.pidfd)
+	p.own.discount(&st)
+	delete(p.watches, c.id) // nothing that is still reported is news
 	c.exit = Event{Kind: Exited, Token: c.token, PID: c.pid, Status: st}
 	c.exit.At, c.exit.Wall = p.clock.now()
 	if c.tree.gone() {

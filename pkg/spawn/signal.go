@@ -52,6 +52,7 @@ func signalError(sig int, token Token, err error) error {
 // Release forgets a child whose main process was reaped although its tree
 // lives on: nothing more is reported for token.
 func (p *Pool) Release(token Token) {
+	defer p.bury()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if c := p.children[token]; c != nil && c.reported {

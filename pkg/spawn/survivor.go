@@ -51,6 +51,7 @@ func (p *Pool) collectSurvivor(c *child) {
 
 // giveUp reports a survivor that stays a zombie without a status.
 func (p *Pool) giveUp(c *child) {
+	defer p.bury()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if c.givenUp = true; p.children[c.token] == c && !p.closed {

@@ -124,6 +124,7 @@ func (p *Pool) walk() {
 
 		if orphans || len(orders)+len(dirty) > 0 {
 			p.pass(orders, dirty, orphans)
+			p.bury()
 		}
 		for _, path := range unused {
 			removePlace(path)
@@ -229,6 +230,7 @@ func (p *Pool) examine(c *child) {
 	}
 	p.unwatch(c)
 	if c.pidfd >= 0 { // nothing more can be asked of the main process
+		p.disarm(c.id, c.pidfd)
 		unix.Close(c.pidfd)
 		c.pidfd = -1
 	}

@@ -49,10 +49,7 @@ func status(info *siginfo, ru *unix.Rusage) Status {
 		Known:      true,
 		UserTime:   time.Duration(ru.Utime.Nano()),
 		SystemTime: time.Duration(ru.Stime.Nano()),
-	}
-	var own unix.Rusage
-	if unix.Getrusage(unix.RUSAGE_SELF, &own) == nil && ru.Maxrss > own.Maxrss {
-		st.MaxRSS = int64(ru.Maxrss) * 1024 // the kernel counts KiB
+		MaxRSS:     ru.Maxrss * 1024, // the kernel counts KiB
 	}
 	switch info.code {
 	case cldExited:
@@ -63,6 +60,26 @@ func status(info *siginfo, ru *unix.Rusage) Status {
 		st.Signal, st.Core = int(info.status), true
 	}
 	return st
+}
+
+// peak is the largest resident set of this process, in bytes, when it was last
+// asked for.
+type peak struct{ size int64 }
+
+// discount forgets the resident set of a process that used no more than this one
+// ever did: it may be that of the image before execve(2), which was ours. Since
+// ours only grows, a process that stayed below what it was earlier needs no
+// system call.
+func (p *peak) discount(st *Status) {
+	if st.MaxRSS > p.size {
+		var own unix.Rusage
+		if unix.Getrusage(unix.RUSAGE_SELF, &own) == nil {
+			p.size = own.Maxrss * 1024
+		}
+	}
+	if st.MaxRSS <= p.size {
+		st.MaxRSS = 0
+	}
 }
 
 // waitDying reaps a child that is certain to die at once.

@@ -62,7 +62,7 @@ func (s *Supervisor) carryOut(actions []fsm.Action) (refusal *view.Error) {
 			}
 		case fsm.Started:
 			s.tellStarted(a)
-			s.Output.Begin(s.record(a.ID, a.PID, a.Wall, "Started at %d.", "started"))
+			s.printStart(a)
 		case fsm.Ended:
 			s.tellEnded(a)
 			s.printEnd(a)
@@ -203,7 +203,7 @@ func (s *Supervisor) translate(e *spawn.Event) fsm.Event {
 		s.forget(c.token)
 		return s.failed(c.id, e.At, e.Wall, s.shown(c.id, e.Err))
 	case spawn.Exited:
-		s.Witness.handled(c.pid, c.token, s.Clock.Now())
+		s.handled = append(s.handled, handled{c.pid, c.token, s.Clock.Now()})
 		c.ended = true
 		if e.TreeEmpty {
 			s.forget(c.token)
@@ -300,26 +300,36 @@ func status(st spawn.Status) fsm.Status {
 	return out
 }
 
-// record is a line about an incarnation; text has a %d for the time in seconds.
-func (s *Supervisor) record(id fsm.ID, pid int, wall int64, text, msg string, attrs ...slog.Attr) logs.Record {
-	at := time.Unix(0, wall)
-	return logs.Record{
-		Key: logs.Key{Entry: id.Entry, Slot: id.Slot}, PID: pid, Incarnation: id.Incarnation, Time: at,
-		Text: fmt.Sprintf(text, at.Unix()), Level: slog.LevelInfo, Msg: msg, Attrs: attrs,
-	}
+// printStart has the start of an incarnation printed.
+func (s *Supervisor) printStart(a fsm.Started) {
+	s.Output.Begin(logs.Record{
+		Key: logs.Key{Entry: a.ID.Entry, Slot: a.ID.Slot}, PID: a.PID, Incarnation: a.ID.Incarnation,
+		Time: time.Unix(0, a.Wall), Level: slog.LevelInfo, Msg: "started",
+		Words: func(r *logs.Record) { r.Text = fmt.Sprintf("Started at %d.", r.Time.Unix()) },
+	})
 }
 
+// printEnd has the end of an incarnation printed. The words are found when it
+// is: at this moment a start may be waited for.
 func (s *Supervisor) printEnd(a fsm.Ended) {
-	x := a.Exit
+	r := logs.Record{
+		Key: logs.Key{Entry: a.ID.Entry, Slot: a.ID.Slot}, PID: a.Exit.PID, Incarnation: a.ID.Incarnation,
+		Time: time.Unix(0, a.Exit.Wall), Level: slog.LevelInfo, Msg: "exited",
+		Words: func(r *logs.Record) { r.Text, r.Attrs = endWords(a.Exit) },
+	}
+	if a.Exit.Reason == fsm.ReasonStartFailed {
+		r.PID, r.Level, r.Msg = 0, slog.LevelError, "failed to start"
+	}
+	s.Output.End(r)
+}
+
+// endWords says how an incarnation ended.
+func endWords(x *fsm.Exit) (text string, attrs []slog.Attr) {
+	at := x.Wall / int64(time.Second)
 	var how string
-	var attrs []slog.Attr
 	switch x.Reason {
 	case fsm.ReasonStartFailed:
-		r := s.record(a.ID, 0, x.Wall, "Failed to start at %d: ", "failed to start", slog.String("error", x.Error))
-		r.Text += x.Error + "."
-		r.Level = slog.LevelError
-		s.Output.End(r)
-		return
+		return fmt.Sprintf("Failed to start at %d: %s.", at, x.Error), []slog.Attr{slog.String("error", x.Error)}
 	case fsm.ReasonExited:
 		how = "ExitSuccess"
 		if x.Code != 0 {
@@ -334,7 +344,5 @@ func (s *Supervisor) printEnd(a fsm.Ended) {
 	}
 	attrs = append(attrs, slog.String("reason", x.Reason.String()), slog.String("initiator", x.Initiator.String()),
 		slog.Duration("uptime", x.Uptime))
-	r := s.record(a.ID, x.PID, x.Wall, "Exited at %d with ", "exited", attrs...)
-	r.Text += how + "."
-	s.Output.End(r)
+	return fmt.Sprintf("Exited at %d with %s.", at, how), attrs
 }

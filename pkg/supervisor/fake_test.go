@@ -221,6 +221,9 @@ func (o output) print(r logs.Record) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.held, r.Key)
+	if r.Words != nil {
+		r.Words(&r)
+	}
 	if r.Text == "" {
 		return
 	}

@@ -60,6 +60,7 @@ func (s *Supervisor) handOver(next *config.Config, serving []Socket) error {
 	s.paused = true
 	s.Processes.Pause()
 	s.takeProcesses()
+	s.tellWitness()
 	err := s.exec(next, serving)
 	s.paused = false
 	s.Processes.Resume()

@@ -96,6 +96,7 @@ type Supervisor struct {
 	tokens    map[fsm.ID]spawn.Token
 	local     []fsm.Event // events that carrying out an action gave rise to
 	batch     []spawn.Event
+	handled   []handled   // exits that the witness was not told of yet
 	untold    bool        // something happened since the picture was published
 	toldAt    fsm.Instant // when it was
 	startedAt fsm.Instant // when a start was first asked for after that
@@ -253,8 +254,15 @@ func (s *Supervisor) tell(started bool) (due fsm.Instant) {
 	}
 	s.publish()
 	s.Output.Flush()
+	s.tellWitness()
 	s.toldAt, s.untold = now, false
 	return 0
+}
+
+// tellWitness tells the connector's reader which exits were handled.
+func (s *Supervisor) tellWitness() {
+	s.Witness.handled(s.handled)
+	s.handled = s.handled[:0]
 }
 
 // nextTurn returns how long the owner may wait for events, until the machine's

@@ -338,25 +338,33 @@ func (w *Witness) track(pid int, t spawn.Token, started fsm.Instant) {
 	}
 }
 
-// handled notes that the exit of a process was handled at that instant, and
-// measures how long after the kernel's own time of it that is once both are
-// known.
-func (w *Witness) handled(pid int, t spawn.Token, at fsm.Instant) {
+// handled is an exit that the owner has handled, and when.
+type handled struct {
+	pid   int
+	token spawn.Token
+	at    fsm.Instant
+}
+
+// handled notes which exits were handled, and measures how long after the
+// kernel's own time of it each was, once both are known.
+func (w *Witness) handled(exits []handled) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s, ok := w.tracked[int32(pid)]
-	if !ok || s.token != t {
-		return
-	}
-	if s.kernel != 0 {
-		w.delays.observe(at - s.kernel)
-		delete(w.tracked, int32(pid))
-		return
-	}
-	s.handled = at
-	w.tracked[int32(pid)] = s
-	if w.unheard++; w.unheard > maxUnheard {
-		w.forgetHandled()
+	for _, x := range exits {
+		s, ok := w.tracked[int32(x.pid)]
+		if !ok || s.token != x.token {
+			continue
+		}
+		if s.kernel != 0 {
+			w.delays.observe(x.at - s.kernel)
+			delete(w.tracked, int32(x.pid))
+			continue
+		}
+		s.handled = x.at
+		w.tracked[int32(x.pid)] = s
+		if w.unheard++; w.unheard > maxUnheard {
+			w.forgetHandled()
+		}
 	}
 }
 
