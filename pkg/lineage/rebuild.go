@@ -32,6 +32,7 @@ func (t *Tracker[K]) Rebuild(l Listing[K]) bool {
 	b := rebuild[K]{t: t, l: &l, procs: make(map[int32]*Proc, len(l.Procs)), owners: make(map[int32]*root[K]), sessions: make(map[int32]*root[K])}
 	for i := range l.Procs {
 		b.procs[l.Procs[i].PID] = &l.Procs[i]
+		b.end = max(b.end, l.Procs[i].Read)
 	}
 	// Roots that began before are in it, or gone.
 	t.settlePending(max(t.seen, l.Begin))
@@ -54,6 +55,7 @@ type rebuild[K comparable] struct {
 	owners   map[int32]*root[K] // by pid; nil for a stranger
 	sessions map[int32]*root[K]
 	found    []*process[K]
+	end      time.Duration // when the last of it was read
 }
 
 // verify compares each member with what was listed at its pid.
@@ -66,7 +68,7 @@ func (b *rebuild[K]) verify() {
 		case at == nil && !b.l.All:
 			b.t.lookAt(p)
 		case at == nil || !p.is(at):
-			b.t.gone(p)
+			b.t.gone(p, b.end)
 		case at.Dead():
 			b.t.endAt(p, at)
 		default:
@@ -84,10 +86,10 @@ func (b *rebuild[K]) update(p *process[K], at *Proc) {
 	}
 	p.ticks = at.Ticks
 	p.comm = at.Comm
-	if p.sidAt < b.l.Begin && at.SID == p.pid {
+	if at.SID == p.pid {
 		p.sid = p.pid
 	}
-	if p.leaderAt < b.l.Begin {
+	if p.leaderAt < at.Read && p.leaderFrom <= at.Read {
 		p.leaderGone = at.LeaderGone()
 	}
 	if !at.LeaderGone() {
@@ -103,7 +105,7 @@ func (b *rebuild[K]) listSessions() {
 	// The number of a session is not given to a process while the session has
 	// members. So one whose leader is gone is the one that it was.
 	left := func(sid int32, r *root[K]) {
-		if at := b.procs[sid]; sid != 0 && b.t.roots[r.key] == r && (at == nil || at.Dead()) {
+		if at := b.procs[sid]; sid != 0 && b.t.roots[r.key] == r && (at == nil || at.Dead() || b.departed(at) == r) {
 			b.sessions[sid] = r
 		}
 	}
@@ -142,7 +144,7 @@ func (b *rebuild[K]) find() {
 		if b.t.procs[at.PID] != nil || at.Dead() {
 			continue
 		}
-		if until, ok := b.t.left[at.PID]; ok && at.Started-startJitter <= until {
+		if b.departed(at) != nil {
 			continue // it ended since it was listed
 		}
 		r := b.owner(at)
@@ -192,6 +194,9 @@ func (b *rebuild[K]) owner(at *Proc) *root[K] {
 	if p := b.t.procs[at.PID]; p != nil {
 		return p.root
 	}
+	if r := b.departed(at); r != nil {
+		return r
+	}
 	if r, ok := b.owners[at.PID]; ok {
 		return r
 	}
@@ -205,6 +210,21 @@ func (b *rebuild[K]) owner(at *Proc) *root[K] {
 	}
 	b.owners[at.PID] = r
 	return r
+}
+
+// departed is a member that ended while a listing was wanted.
+type departed[K comparable] struct {
+	root  *root[K]
+	until time.Duration // its fork was not after that
+}
+
+// departed returns whose a listed process was, if it has ended since, or nil.
+func (b *rebuild[K]) departed(at *Proc) *root[K] {
+	d, ok := b.t.left[at.PID]
+	if !ok || at.Started-startJitter > d.until || b.t.roots[d.root.key] != d.root {
+		return nil
+	}
+	return d.root
 }
 
 // setParents connects members with the parents they were listed with.
