@@ -45,7 +45,7 @@ func main() {
 	flag.StringVar(&o.packages, "pkg", "", "`regexp` of the packages to test")
 	flag.StringVar(&o.run, "run", "", "`regexp` of the tests to run, as go test -run has it")
 	flag.IntVar(&o.slow, "slow", 10, "`factor` for the deadlines of tests")
-	flag.DurationVar(&o.limit, "limit", 8*time.Minute, "longest `time` for one machine")
+	flag.DurationVar(&o.limit, "limit", 15*time.Minute, "longest `time` for one machine")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)

@@ -33,7 +33,9 @@ func suites() []suite {
 		{pkg: "pkg/spawn"},
 		{pkg: "pkg/procevents"},
 		{pkg: "pkg/state"},
-		{pkg: "pkg/logs"},
+		{pkg: "pkg/logs", skip: []omission{
+			{tests: "TestHandovers|TestStuckReader", why: "a pause gives a reader 50 ms, in which an emulated processor may come to nothing"},
+		}},
 		{pkg: "pkg/peer"},
 		{pkg: "pkg/procinfo"},
 		{pkg: "integration", skip: []omission{

@@ -30,7 +30,7 @@ func deadly() []int {
 func TestExact(t *testing.T) {
 	n := 100_000
 	if testing.Short() {
-		n = 5_000
+		n = 1_000
 	}
 	noCore(t)
 	p := newTestPool(t, Options{}, nil)
@@ -101,7 +101,10 @@ func noCore(t *testing.T) {
 // TestExitsAtOnce lets 1,000 children exit at the same moment.
 func TestExitsAtOnce(t *testing.T) {
 	bothProbes(t, func(t *testing.T, p *Pool) {
-		const n = 1000
+		n := 1000
+		if testing.Short() {
+			n = 200
+		}
 		fifo := filepath.Join(t.TempDir(), "fifo")
 		if err := unix.Mkfifo(fifo, 0o600); err != nil {
 			t.Fatal(err)
