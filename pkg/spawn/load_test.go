@@ -103,7 +103,7 @@ func TestExitsAtOnce(t *testing.T) {
 	bothProbes(t, func(t *testing.T, p *Pool) {
 		n := 1000
 		if testing.Short() {
-			n = 200
+			n = 100
 		}
 		fifo := filepath.Join(t.TempDir(), "fifo")
 		if err := unix.Mkfifo(fifo, 0o600); err != nil {
@@ -135,7 +135,7 @@ func TestExitsAtOnce(t *testing.T) {
 func TestManyChildren(t *testing.T) {
 	n := 10_000
 	if testing.Short() {
-		n = 1_000
+		n = 300
 	}
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil || l.Cur < uint64(n)+100 {

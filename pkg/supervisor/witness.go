@@ -111,6 +111,7 @@ func (w *Witness) Run(stop <-chan struct{}) {
 	}
 	timer := time.NewTimer(redialAfter)
 	defer timer.Stop()
+	w.wake() // the first Connect may have failed
 	for {
 		if conn := w.connector(); conn != nil {
 			w.fail(w.read(conn))
