@@ -95,12 +95,13 @@ func environ(pid int) string {
 // TestThreadsAreFew counts the daemon's threads at many processes, in a storm
 // and with many clients.
 func TestThreadsAreFew(t *testing.T) {
-	d := startDaemon(t, `
+	many := often(100, 300, 300)
+	d := startDaemon(t, fmt.Sprintf(`
 entries:
-  many: {command: sleep 100000, count: 300}
+  many: {command: sleep 100000, count: %d}
   storm: {command: "true", count: 8, delay: 0}
-`, options{})
-	d.running("many", 300)
+`, many), options{})
+	d.running("many", many)
 	polls := make(chan error)
 	version := strconv.FormatUint(d.state().Version+1_000_000, 10)
 	const clients = 100

@@ -151,6 +151,7 @@ func TestReaderGone(t *testing.T) {
 // TestReaderStuck leaves the daemon's standard output full: supervision, the
 // API and a re-exec go on, and the end comes.
 func TestReaderStuck(t *testing.T) {
+	some := uint64(often(30, 100, 100))
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -159,11 +160,11 @@ func TestReaderStuck(t *testing.T) {
 	d := newDaemon(t, "entries:\n  loud: {command: [yes, a line of output], count: 2}\n  a: {command: sleep 0.02, delay: 10, count: 3}\n", options{})
 	d.start(options{stdout: w})
 	w.Close()
-	d.await("restarts", func(s *state) bool { return s.entry("loud").Running == 2 && s.entry("a").Starts > 100 })
+	d.await("restarts", func(s *state) bool { return s.entry("loud").Running == 2 && s.entry("a").Starts > some })
 	ids := d.identities(d.state().entry("loud"))
 	s := d.reexec()
 	starts := s.entry("a").Starts
-	s = d.await("restarts after a re-exec", func(s *state) bool { return s.entry("a").Starts > starts+100 })
+	s = d.await("restarts after a re-exec", func(s *state) bool { return s.entry("a").Starts > starts+some })
 	d.same(ids, s.entry("loud"))
 	d.stop()
 }

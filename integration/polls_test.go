@@ -68,7 +68,7 @@ func TestLongPoll(t *testing.T) {
 func TestAnswersInStorm(t *testing.T) {
 	d := startDaemon(t, "entries: {storm: {command: \"false\", count: 50, delay: 0}, calm: {command: sleep 100000}}\n", options{})
 	d.await("a storm", func(s *state) bool { return s.entry("storm").Exits > 100 })
-	asked := often(200, 2000, 2000)
+	asked := often(50, 2000, 2000)
 	var took []time.Duration
 	for range asked {
 		begin := time.Now()

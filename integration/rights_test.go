@@ -278,7 +278,7 @@ func TestSendAndClose(t *testing.T) {
 	const command = "POST /type/dummy HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 7\r\n\r\nscale=3"
 	half := func(c net.Conn) error { return c.(interface{ CloseWrite() error }).CloseWrite() }
 	for _, address := range []string{d.tcpAddress(), d.runtimeFile("control.sock")} {
-		for i := range 200 {
+		for i := range often(40, 200, 200) {
 			c, err := dialAs(who, "", address)
 			if err != nil {
 				t.Fatal(err)

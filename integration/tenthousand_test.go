@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/sentryd/sentryd/internal/testenv"
 )
@@ -15,12 +16,14 @@ import (
 // threads and four descriptors a child, and stops all of them.
 func TestTenThousand(t *testing.T) {
 	const n = 10000
-	testenv.Need(t, testenv.Root(), testenv.Descriptors(2.5*n))
+	testenv.Need(t, testenv.Root(), testenv.Long(), testenv.Descriptors(2.5*n))
 	d := startDaemon(t, fmt.Sprintf("entries:\n  a: {command: %s, count: 0}\n", waiter(t)), options{})
 	before := len(openFiles(t, d.pid))
+	begin := time.Now()
 	if status, answer := d.post("/v1/entries/a/scale?wait="+patience.String(), fmt.Sprintf(`{"count": %d}`, n)); status != 200 {
 		t.Fatalf("scale: %d %.1000s", status, answer)
 	}
+	started := time.Since(begin)
 	s := d.state()
 	checkCounters(t, s)
 	if e := s.entry("a"); e.Running != n || e.Starts != n || e.Exits != 0 {
@@ -33,8 +36,9 @@ func TestTenThousand(t *testing.T) {
 	if files >= 4*n {
 		t.Errorf("%d descriptors for %d children", files, n)
 	}
-	t.Logf("%d threads, %d descriptors more than without children", threads(t, d.pid), files)
+	began := time.Now()
 	d.stop()
+	t.Logf("started in %v, stopped in %v; %d descriptors more than without children", started, time.Since(began), files)
 }
 
 func openFiles(t *testing.T, pid int) []os.DirEntry {

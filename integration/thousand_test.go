@@ -14,7 +14,7 @@ import (
 // TestThousand keeps 1,000 children running: starts them, has all of them
 // killed in one moment, gets each slot back, and ends them all.
 func TestThousand(t *testing.T) {
-	const n = 1000
+	n := often(200, 1000, 1000)
 	d := startDaemon(t, fmt.Sprintf("entries:\n  a: {command: sleep 100000, count: %d, delay: 0}\n  b: {command: sleep 100000, count: %d, delay: 1}\n", n/2, n/2), options{})
 	d.running("a", n/2)
 	first := d.running("b", n/2)
@@ -31,7 +31,7 @@ func TestThousand(t *testing.T) {
 	})
 	again := d.await("all are back", func(s *state) bool {
 		a, b := s.entry("a"), s.entry("b")
-		return a.Running == n/2 && b.Running == n/2 && a.Exits == n/2 && b.Exits == n/2
+		return a.Running == n/2 && b.Running == n/2 && a.Exits == uint64(n/2) && b.Exits == uint64(n/2)
 	})
 	checkCounters(t, again)
 	for _, name := range []string{"a", "b"} {

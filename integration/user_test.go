@@ -88,11 +88,10 @@ func TestPlainUser(t *testing.T) {
 	s = d.state()
 	lacks := s.Daemon.Missing
 	up := 1.0
-	if !s.Daemon.ProcConnector.Up {
+	if c := s.Daemon.ProcConnector; !c.Up {
 		up = 0
-		lacks = append(lacks, "The proc connector is not heard: "+s.Daemon.ProcConnector.Reason)
-		if s.Daemon.ProcConnector.Reason == "" || !strings.Contains(d.log.String(), "proc connector") {
-			t.Errorf("nobody says why there is no proc connector\n%s", d)
+		if c.Reason == "" || !strings.Contains(out, "\n! The proc connector is not heard: "+c.Reason+"\n") || !strings.Contains(d.log.String(), c.Reason) {
+			t.Errorf("status and log do not both say why there is no proc connector, %q:\n%s\n%s", c.Reason, out, d)
 		}
 	}
 	if got := d.metrics()["sentryd_proc_connector_up"]; got != up {

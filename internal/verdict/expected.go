@@ -38,7 +38,7 @@ func expected(place Place, reason string) string {
 		{[]Place{FullRun}, "needs CAP_SYS_RESOURCE:", "root in a container lacks it; what it is for fails there with the name of the step"},
 		{[]Place{FullRun}, "needs cgroup v2:", "containers and hosts with v1 alone lack it; sentryd says so and goes on"},
 		{[]Place{Linux6_1}, "needs PIDFD_SIGNAL_PROCESS_GROUP:", "Linux 6.9 brought it; the way without it is tested under both"},
-		{vms, "needs a run without -short:", "a virtual machine without hardware support is slow: it runs the short forms"},
+		{vms, "needs a run without -short:", "an emulated machine is slow: it runs the short forms, and -long the others"},
 	} {
 		if slices.Contains(e.places, place) && strings.HasPrefix(reason, e.prefix) {
 			return e.why

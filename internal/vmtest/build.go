@@ -49,22 +49,22 @@ func build(ctx context.Context, dir string, list []suite) error {
 }
 
 // tests turns suites into what the guest is to run under that kernel.
-func tests(list []suite, k kernel, run, limit string) []job.Test {
+func tests(list []suite, k kernel, o options, limit string) []job.Test {
 	var out []job.Test
 	for _, s := range list {
 		args := []string{
 			path.Join(binaries, path.Base(s.pkg)+".test"),
-			"-test.v=test2json", "-test.paniconexit0", "-test.short", "-test.count=1", "-test.timeout=" + limit,
+			"-test.v=test2json", "-test.paniconexit0", fmt.Sprintf("-test.short=%t", !o.long), "-test.count=1", "-test.timeout=" + limit,
 		}
-		if run != "" {
-			args = append(args, "-test.run="+run)
+		if o.run != "" {
+			args = append(args, "-test.run="+o.run)
 		}
 		var skip []string
-		for _, o := range s.skip {
-			if o.kernel != "" && o.kernel != k.series {
+		for _, left := range s.skip {
+			if left.kernel != "" && left.kernel != k.series {
 				continue
 			}
-			skip = append(skip, o.tests)
+			skip = append(skip, left.tests)
 		}
 		if len(skip) > 0 {
 			args = append(args, "-test.skip=^("+strings.Join(skip, "|")+")$")

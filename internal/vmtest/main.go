@@ -29,11 +29,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sentryd/sentryd/internal/verdict"
+	"github.com/sentryd/sentryd/internal/vmtest/job"
 )
 
 type options struct {
 	dir, mirror, packages, kernels, run string
 	slow                                int
+	long                                bool
 	limit                               time.Duration
 }
 
@@ -44,8 +46,9 @@ func main() {
 	flag.StringVar(&o.kernels, "kernel", "", "comma-separated `list` of the kernels to boot (default all)")
 	flag.StringVar(&o.packages, "pkg", "", "`regexp` of the packages to test")
 	flag.StringVar(&o.run, "run", "", "`regexp` of the tests to run, as go test -run has it")
+	flag.BoolVar(&o.long, "long", false, "run the tests without -short")
 	flag.IntVar(&o.slow, "slow", 10, "`factor` for the deadlines of tests")
-	flag.DurationVar(&o.limit, "limit", 8*time.Minute, "longest `time` for one machine")
+	flag.DurationVar(&o.limit, "limit", 15*time.Minute, "longest `time` for one machine")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
@@ -124,7 +127,7 @@ func boot(ctx context.Context, o options, k kernel, list []suite, images *imageM
 		console: filepath.Join(o.dir, "console-"+k.series),
 		events:  filepath.Join(o.dir, "events-"+k.series),
 	}
-	if err := images.write(ctx, m.initrd, u, tests(list, k, o.run, (o.limit/2).String()), o.slow); err != nil {
+	if err := images.write(ctx, m.initrd, u, tests(list, k, o, (o.limit/2).String()), o.slow); err != nil {
 		return result{}, err
 	}
 	fmt.Fprintf(out, "== Linux %s (Debian %s, %d MiB)\n", u.release, k.suite, m.mib)
@@ -133,14 +136,15 @@ func boot(ctx context.Context, o options, k kernel, list []suite, images *imageM
 	failed := false
 	begin := time.Now()
 	err = m.run(ctx, o.limit, func(e verdict.Event) {
-		rep.Add(e)
-		if e.Test != "" || e.Action != "pass" && e.Action != "fail" {
+		if e.Action != job.Ended {
+			rep.Add(e)
 			return
 		}
 		ended[e.Package] = true
 		word := "ok  "
-		if e.Action == "fail" {
+		if e.Output != job.Pass {
 			word, failed = "FAIL", true
+			rep.Add(verdict.Event{Action: "fail", Package: e.Package}) // shows what never ended
 		}
 		fmt.Fprintf(out, "%s\t%s\t%.1fs\n", word, e.Package, e.Elapsed)
 	}, func(line string) { fmt.Fprintln(out, line) })

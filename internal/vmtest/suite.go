@@ -7,7 +7,7 @@ package main
 func kernels() []kernel {
 	return []kernel{
 		{series: "6.1", suite: "bookworm", mib: 2048},
-		{series: "6.12", suite: "trixie", mib: 4096},
+		{series: "6.12", suite: "trixie", mib: 4096}, // for TestTenThousand,
 	}
 }
 
@@ -33,7 +33,9 @@ func suites() []suite {
 		{pkg: "pkg/spawn"},
 		{pkg: "pkg/procevents"},
 		{pkg: "pkg/state"},
-		{pkg: "pkg/logs"},
+		{pkg: "pkg/logs", skip: []omission{
+			{tests: "TestHandovers|TestStuckReader", why: "a pause gives a reader 50 ms, in which an emulated processor may come to nothing"},
+		}},
 		{pkg: "pkg/peer"},
 		{pkg: "pkg/procinfo"},
 		{pkg: "integration", skip: []omission{
@@ -47,7 +49,6 @@ func suites() []suite {
 				why: "HTTP and bytes are the same under every kernel"},
 			{tests: "TestPrometheusScrapes", why: "Prometheus is a hundred times the size of all else, and asks nothing of the kernel"},
 			{tests: "TestUpgrade", why: "builds a program, and there is no compiler"},
-			{tests: "TestTenThousand", why: "takes minutes and memory: once is enough, under the newest kernel", kernel: "6.1"},
 			{tests: "TestRedisIsKeptRunning|TestWebExample", why: "redis-server is not installed", without: "redis-server"},
 			{tests: "TestNginxIsKeptRunning|TestWebExample", why: "nginx is not installed", without: "nginx"},
 		}},

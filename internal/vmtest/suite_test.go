@@ -64,7 +64,7 @@ func TestImagePackage(t *testing.T) {
 func TestTestsUnderAKernel(t *testing.T) {
 	list := []suite{{pkg: "pkg/x", skip: []omission{{tests: "TestA|TestB"}, {tests: "TestC", kernel: "6.12"}}}}
 	for series, want := range map[string]string{"6.1": "-test.skip=^(TestA|TestB)$", "6.12": "-test.skip=^(TestA|TestB|TestC)$"} {
-		job := tests(list, kernel{series: series}, "TestX", "1m")[0]
+		job := tests(list, kernel{series: series}, options{run: "TestX"}, "1m")[0]
 		if !slices.Contains(job.Args, want) || !slices.Contains(job.Args, "-test.run=TestX") || job.Args[0] != "/tests/x.test" || job.Dir != "/sentryd/pkg/x" {
 			t.Errorf("%s: %+v, want %s", series, job, want)
 		}

@@ -26,7 +26,11 @@ func openFDs(t *testing.T) int {
 // TestThousandSlots: every line of a thousand slots comes once, under its own
 // label, from one goroutine; afterwards no descriptor is left.
 func TestThousandSlots(t *testing.T) {
-	const slots, each = 1000, 20
+	const slots = 1000
+	each := 20
+	if testing.Short() {
+		each = 2
+	}
 	before, goroutines := openFDs(t), runtime.NumGoroutine()
 	h := newHarness(t, Options{})
 	dir := openFDs(t)
@@ -195,7 +199,11 @@ func TestFairness(t *testing.T) {
 		}
 	}()
 	defer close(stop)
-	for i := range 20 {
+	rounds := 20
+	if testing.Short() {
+		rounds = 3
+	}
+	for i := range rounds {
 		h.texts(1000)
 		write(t, quiet, fmt.Sprintf("line %d\n", i))
 		between := 0
@@ -212,7 +220,7 @@ func TestFairness(t *testing.T) {
 func TestHugeLine(t *testing.T) {
 	size := 100 << 20
 	if testing.Short() {
-		size = 10 << 20
+		size = 2 << 20
 	}
 	h := newHarness(t, Options{})
 	k := Key{Entry: "e"}

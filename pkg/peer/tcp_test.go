@@ -71,7 +71,10 @@ func dialMapped(t *testing.T, port uint16) {
 // A client that leaves as soon as it has sent is never taken for someone else,
 // least of all for root, whose uid the kernel reports for closed sockets.
 func TestClientLeaves(t *testing.T) {
-	const tries = 300
+	tries := 300
+	if testing.Short() {
+		tries = 30
+	}
 	self := uint32(os.Getuid())
 	for _, uid := range []uint32{self, nobodyUID} {
 		for _, how := range []string{"hold", "close", "shutdown", "reset"} {

@@ -30,7 +30,7 @@ func deadly() []int {
 func TestExact(t *testing.T) {
 	n := 100_000
 	if testing.Short() {
-		n = 5_000
+		n = 1_000
 	}
 	noCore(t)
 	p := newTestPool(t, Options{}, nil)
@@ -101,7 +101,10 @@ func noCore(t *testing.T) {
 // TestExitsAtOnce lets 1,000 children exit at the same moment.
 func TestExitsAtOnce(t *testing.T) {
 	everyTree(t, func(t *testing.T, p *Pool, place Place) {
-		const n = 1000
+		n := 1000
+		if testing.Short() {
+			n = 100
+		}
 		fifo := filepath.Join(t.TempDir(), "fifo")
 		if err := unix.Mkfifo(fifo, 0o600); err != nil {
 			t.Fatal(err)
@@ -135,7 +138,7 @@ func TestExitsAtOnce(t *testing.T) {
 func TestManyChildren(t *testing.T) {
 	n := 10_000
 	if testing.Short() {
-		n = 1_000
+		n = 300
 	}
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil || l.Cur < uint64(n)+100 {

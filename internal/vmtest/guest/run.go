@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -45,6 +46,7 @@ func runTest(j job.Job, t job.Test, out io.Writer) error {
 	cmd.Dir = t.Dir
 	cmd.Env = append([]string{"PATH=" + j.Path, "HOME=/root", "USER=root", "TMPDIR=/tmp", "TERM=dumb"}, j.Env...)
 	cmd.Stdout, cmd.Stderr = out, &stderr
+	begin := time.Now()
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -53,7 +55,11 @@ func runTest(j job.Job, t job.Test, out io.Writer) error {
 	if stderr.Len() > 0 {
 		fmt.Fprintf(os.Stderr, "guest: test2json, %s: %s\n", t.Package, stderr.Bytes())
 	}
-	return nil
+	how := job.Pass
+	if err != nil {
+		how = job.Fail
+	}
+	return json.NewEncoder(out).Encode(verdict.Event{Action: job.Ended, Package: t.Package, Output: how, Elapsed: time.Since(begin).Seconds()})
 }
 
 // openRaw opens a serial port so that bytes pass as they are.

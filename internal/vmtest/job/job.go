@@ -6,9 +6,20 @@ package job
 // Path is where the guest finds its Job, as JSON.
 const Path = "/job.json"
 
-// Done is the Action of the last line that a guest writes. Every other line is
-// an event of go test's JSON stream.
-const Done = "guest-done"
+// A guest writes the events of go test's JSON stream, and two of its own.
+const (
+	// Ended says that a Package's binary has ended, and in Output how: Pass or
+	// Fail. What test2json says of that is about a test when one has panicked.
+	Ended = "guest-ended"
+	// Done is the last of all.
+	Done = "guest-done"
+)
+
+// How a binary ended.
+const (
+	Pass = "pass"
+	Fail = "fail"
+)
 
 // A Job is what one guest does, from boot to power-off.
 type Job struct {
