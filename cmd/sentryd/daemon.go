@@ -71,13 +71,7 @@ func (d *daemon) run() error {
 		d.pool, err = spawn.New(spawn.Options{Spawners: spawners})
 		made <- err
 	}()
-	inherited, inheritErr := state.Inherit()
-	var saved *state.Daemon
-	if inherited != nil && inherited.Saved != nil {
-		var err error
-		saved, err = inherited.Saved.Daemon()
-		inheritErr = errors.Join(inheritErr, err)
-	}
+	inherited, saved, pipes, inheritErr := inherit()
 	cfg, err := d.load(saved)
 	if err != nil {
 		return err
@@ -86,7 +80,7 @@ func (d *daemon) run() error {
 	if err != nil {
 		return err
 	}
-	if err := d.open(cfg, dir, saved, inherited, made); err != nil {
+	if err := d.open(cfg, dir, saved, pipes, inherited, made); err != nil {
 		return err
 	}
 	log := d.output.Logger()
@@ -100,6 +94,27 @@ func (d *daemon) run() error {
 		inherited.Close()
 	}
 	return d.serve()
+}
+
+// inherit reads what the former image left, the state of the supervisor and
+// that of the output side by side. saved is nil if there is none, and pipes too.
+func inherit() (inherited *state.Inherited, saved *state.Daemon, pipes *logs.Handover, err error) {
+	inherited, err = state.Inherit()
+	if inherited == nil || inherited.Saved == nil {
+		return inherited, nil, nil, err
+	}
+	var pipesErr error
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		pipes, pipesErr = supervisor.LoadPipes(inherited.Saved.Output)
+	}()
+	saved, savedErr := inherited.Saved.Daemon()
+	<-read
+	if saved == nil {
+		pipes = nil
+	}
+	return inherited, saved, pipes, errors.Join(err, savedErr, pipesErr)
 }
 
 // load returns the configuration: after a re-exec the one that was checked
@@ -146,14 +161,12 @@ func (d *daemon) directory(name string, inherited *state.Inherited) (string, err
 }
 
 // open makes the leaves.
-func (d *daemon) open(cfg *config.Config, dir string, saved *state.Daemon, inherited *state.Inherited, made <-chan error) error {
+func (d *daemon) open(cfg *config.Config, dir string, saved *state.Daemon, pipes *logs.Handover, inherited *state.Inherited, made <-chan error) error {
 	if err := d.findBinary(saved); err != nil {
 		return err
 	}
-	var pipes *logs.Handover
-	var pipesErr error
-	if saved != nil {
-		pipes, pipesErr = supervisor.LoadPipes(saved, inherited.Take)
+	if pipes != nil {
+		supervisor.TakePipes(pipes, inherited.Take)
 	}
 	var err error
 	d.output, err = logs.New(logs.Options{
@@ -162,9 +175,6 @@ func (d *daemon) open(cfg *config.Config, dir string, saved *state.Daemon, inher
 	})
 	if err != nil {
 		return err
-	}
-	if pipesErr != nil {
-		d.output.Logger().Error("some output of the former image may be lost", "error", pipesErr)
 	}
 	if err := <-made; err != nil {
 		return err

@@ -152,10 +152,8 @@ func (f *fifo) handover() HandoverFIFO {
 }
 
 // restore takes over what the image before handed on. The reader does not run
-// yet.
+// yet. life and mu are held.
 func (o *Output) restore(h *Handover) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
 	o.dropped.Store(h.Dropped)
 	o.reader.out.buf = append(o.reader.out.buf, h.Out...)
 	o.reader.err.buf = append(o.reader.err.buf, h.Err...)

@@ -71,8 +71,8 @@ var (
 	errStuck  = errors.New("logs: output is held up in a write")
 )
 
-// New opens the directory and starts reading. With a Handover it goes on where
-// the image before stopped: a FIFO that cannot be taken over is reported
+// New opens the directory and starts reading. With a Handover, which is the
+// Output's from then on, it goes on where the image before stopped: a FIFO that cannot be taken over is reported
 // through Logger, and Add makes it anew.
 func New(o Options) (*Output, error) {
 	if o.Out == nil {
@@ -98,10 +98,20 @@ func New(o Options) (*Output, error) {
 		out.closeAll()
 		return nil, err
 	}
-	if o.Handover != nil {
-		out.restore(o.Handover)
+	if o.Handover == nil {
+		out.reader.start()
+		return out, nil
 	}
-	out.reader.start()
+	// The caller has other things to take over meanwhile, and somebody waits
+	// for all of it. Whoever needs the FIFOs waits for the locks.
+	out.life.Lock()
+	out.mu.Lock()
+	go func() {
+		defer out.life.Unlock()
+		out.restore(o.Handover)
+		out.mu.Unlock()
+		out.reader.start()
+	}()
 	return out, nil
 }
 

@@ -133,7 +133,7 @@ func restoreNofile(before unix.Rlimit) {
 
 // checkFiles refuses a list that the other side could not tell apart.
 func checkFiles(files []File) error {
-	names, fds := map[string]bool{}, map[int]bool{}
+	names, fds := make(map[string]bool, len(files)), make(map[int]bool, len(files))
 	for _, f := range files {
 		switch {
 		case f.FD < 3:

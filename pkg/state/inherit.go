@@ -76,7 +76,7 @@ func Inherit() (*Inherited, error) {
 	}
 	// 5.11+. Before, the named ones are set below, one by one; only when the
 	// state is unreadable would the others then reach children.
-	unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)
+	marked := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) == nil
 	saved, err := ReadState(fd)
 	if err != nil {
 		return &Inherited{}, fmt.Errorf("inherit state: %w", err)
@@ -87,7 +87,7 @@ func Inherit() (*Inherited, error) {
 	var errs []error
 	for _, f := range saved.Files {
 		err := verifyKind(f)
-		if err == nil {
+		if err == nil && !marked {
 			err = setCloexec(f.FD, true)
 		}
 		if err != nil {
@@ -102,6 +102,9 @@ func Inherit() (*Inherited, error) {
 // verifyKind checks that a descriptor is open and of the kind its name says.
 func verifyKind(f File) error {
 	kind, _, _ := strings.Cut(f.Name, ":")
+	if kind == KindPidfd && onPidfs(f.FD) {
+		return nil // one system call for what there are most of
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(f.FD, &st); err != nil {
 		return os.NewSyscallError("fstat", err)
@@ -130,13 +133,14 @@ func verifyKind(f File) error {
 	return nil
 }
 
-// isPidfd recognises pidfds by their file system (pidfs, 6.9+), before that
-// by the name of their anonymous inode.
-func isPidfd(fd int) bool {
+// onPidfs recognises pidfds by their file system (pidfs, 6.9+).
+func onPidfs(fd int) bool {
 	var fs unix.Statfs_t
-	if unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.PID_FS_MAGIC {
-		return true
-	}
+	return unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.PID_FS_MAGIC
+}
+
+// isPidfd recognises pidfds without pidfs by the name of their anonymous inode.
+func isPidfd(fd int) bool {
 	link, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 	return err == nil && link == "anon_inode:[pidfd]"
 }

@@ -93,15 +93,22 @@ func (s *Supervisor) exec(next *config.Config, serving []Socket) error {
 		return fmt.Errorf("pause the output: %w", err)
 	}
 	defer s.Output.Resume()
+	output, encoded := []byte(nil), make(chan error, 1)
+	go func() { // beside the rest: nobody is answered meanwhile
+		var err error
+		output, err = json.Marshal(pipes)
+		encoded <- err
+	}()
 	saved := s.saved(next)
 	// The preflight saw an earlier state. What the next image would refuse of
 	// this one would leave the processes to nobody.
 	if err := checkMachine(&saved.Machine); err != nil {
 		return fmt.Errorf("the state does not hold together: %w", err)
 	}
-	if saved.Output, err = json.Marshal(pipes); err != nil {
+	if err := <-encoded; err != nil {
 		return fmt.Errorf("encode the output: %w", err)
 	}
+	saved.Output = output
 	var files []state.File
 	for _, p := range pipes.FIFOs {
 		files = append(files, state.File{Name: pipeName(p), FD: p.FD})
@@ -143,19 +150,23 @@ func pipeName(p logs.HandoverFIFO) string {
 	return pipePrefix + p.Key.String() + "#" + strconv.Itoa(p.FD)
 }
 
-// LoadPipes returns what pkg/logs of the former image handed over. take gives
-// the descriptor of that name; a pipe whose descriptor did not arrive is left
-// out, and made anew when it is needed.
-func LoadPipes(saved *state.Daemon, take func(name string) (fd int, ok bool)) (*logs.Handover, error) {
+// LoadPipes returns what pkg/logs of the former image handed over, of which
+// TakePipes has to be asked before it is used.
+func LoadPipes(output []byte) (*logs.Handover, error) {
 	h := new(logs.Handover)
-	if err := json.Unmarshal(saved.Output, h); err != nil {
+	if err := json.Unmarshal(output, h); err != nil {
 		return nil, fmt.Errorf("saved state: output: %w", err)
 	}
+	return h, nil
+}
+
+// TakePipes leaves in h those pipes whose descriptors arrived; the others are
+// made anew when they are needed. take gives the descriptor of that name.
+func TakePipes(h *logs.Handover, take func(name string) (fd int, ok bool)) {
 	h.FIFOs = slices.DeleteFunc(h.FIFOs, func(p logs.HandoverFIFO) bool {
 		fd, ok := take(pipeName(p))
 		return !ok || fd != p.FD
 	})
-	return h, nil
 }
 
 // Resume returns a supervisor that goes on where a former image stopped. files
