@@ -111,7 +111,9 @@ func (w *Witness) Run(stop <-chan struct{}) {
 	}
 	timer := time.NewTimer(redialAfter)
 	defer timer.Stop()
-	w.wake() // the first Connect may have failed
+	if w.connector() == nil { // the first Connect failed, and the owner has not been told
+		w.wake()
+	}
 	for {
 		if conn := w.connector(); conn != nil {
 			w.fail(w.read(conn))
