@@ -64,7 +64,7 @@ integration: build ## test bin/sentryd with real programs, as root as far as roo
 	SENTRYD_BIN=$(CURDIR)/bin/sentryd $(GOTEST) -count=1 -timeout 10m $(TESTFLAGS) ./integration/...
 
 .PHONY: vm-test
-vm-test: build ## run the leaves' and short integration tests under Debian's 6.1 and 6.12, in qemu
+vm-test: ## run the leaves' and short integration tests under Debian's 6.1 and 6.12, in qemu
 	go run ./internal/vmtest $(VMTESTFLAGS)
 
 .PHONY: bench
