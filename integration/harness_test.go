@@ -43,6 +43,7 @@ type options struct {
 	stdout io.Writer           // takes standard output in the place of out
 	as     *syscall.Credential // the user to run as
 	dir    string              // where everything lives, if not in a new directory
+	in     cgroup              // to be started in, if not in a new one
 }
 
 // A daemon is a running sentryd with directories, a process and a mark of its
@@ -63,7 +64,8 @@ type daemon struct {
 	client *client
 	ended  chan struct{} // closed when the process is gone; err is set by then
 	err    error
-	done   bool // ended and checked
+	done   bool   // ended and checked
+	in     cgroup // that it runs in, or ""
 }
 
 // startDaemon runs a configuration, which needs no http key, and returns once
@@ -88,6 +90,9 @@ func newDaemon(t *testing.T, config string, o options) *daemon {
 	}
 	if d.name == "" {
 		d.name = "test"
+	}
+	if d.in = o.in; d.in == "" {
+		d.in = newCgroup(t)
 	}
 	d.run = filepath.Join(d.dir, "run")
 	if err := os.MkdirAll(d.run, 0o755); err != nil {
@@ -147,6 +152,14 @@ func (d *daemon) start(o options) {
 	}
 	cmd.WaitDelay = 5 * time.Second // should something hold the output open
 	cmd.SysProcAttr = &syscall.SysProcAttr{PidFD: &d.pidfd, Credential: o.as}
+	if d.in != "" {
+		dir, err := os.Open(string(d.in))
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		defer dir.Close()
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
+	}
 	if err := cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}

@@ -57,7 +57,6 @@ func TestStatusTable(t *testing.T) {
 	})
 	d.must("stop", "web:1")
 	want := strings.Split(`test: pid 1511, up 12s, …/test.yaml, sentryd …
-! No containment: a stop reaches the process group of a child, not descendants that left it.
 NAME      STATE    PID    UPTIME  INC  NEXT  LAST EXIT
 bad:0     exited   -      -       1    -     exited with code 3, 1s ago
 once:0    exited   -      -       1    -     exited with code 0, 1s ago

@@ -1,33 +1,57 @@
 package spawn
 
-import "testing"
+import (
+	"strconv"
+	"testing"
+)
 
 // BenchmarkStorm starts children that exit at once, with two in flight.
 func BenchmarkStorm(b *testing.B) {
 	for _, mode := range []struct {
-		name string
-		fork bool
-	}{{"clone3", false}, {"forkExec", true}} {
+		name         string
+		fork, cgroup bool
+	}{{"clone3", false, false}, {"forkExec", true, false}, {"cgroup", false, true}} {
 		b.Run(mode.name, func(b *testing.B) {
 			p := newTestPool(b, Options{}, func(p *Pool) { p.fork = p.fork || mode.fork })
-			spec := static(b, exitWith(0))
+			specs := slots(static(b, exitWith(0)), 8)
+			if g := (*Cgroups)(nil); mode.cgroup {
+				g = testCgroups(b)
+				for i, s := range specs {
+					s.Place.Cgroup = g.Path("storm:" + strconv.Itoa(i))
+				}
+			}
 			b.ReportAllocs()
 			b.ResetTimer()
-			storm(b, p, spec, b.N, 8)
+			storm(b, p, specs, b.N)
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "starts/s")
 		})
 	}
 }
 
-// storm starts n children, keeping up to width of them started and not ended.
-func storm(tb testing.TB, p *Pool, spec *Spec, n, width int) {
+// slots returns n copies of a Spec.
+func slots(s *Spec, n int) (specs []*Spec) {
+	for range n {
+		c := *s
+		specs = append(specs, &c)
+	}
+	return specs
+}
+
+// storm starts n children, keeping one of each Spec started and not ended.
+func storm(tb testing.TB, p *Pool, specs []*Spec, n int) {
 	var buf []Event
-	next, live := 0, 0
-	for next < n || live > 0 {
-		for next < n && live < width {
+	slot := make(map[Token]int)
+	free := make([]int, 0, len(specs))
+	for i := range specs {
+		free = append(free, i)
+	}
+	for next := 0; next < n || len(slot) > 0; {
+		for next < n && len(free) > 0 {
 			next++
-			live++
-			p.Start(Token(next), spec)
+			i := free[len(free)-1]
+			free = free[:len(free)-1]
+			slot[Token(next)] = i
+			p.Start(Token(next), specs[i])
 		}
 		buf = p.Events(buf[:0])
 		if len(buf) == 0 {
@@ -38,7 +62,8 @@ func storm(tb testing.TB, p *Pool, spec *Spec, n, width int) {
 			case StartFailed:
 				tb.Fatal(e.Err)
 			case Exited:
-				live--
+				free = append(free, slot[e.Token])
+				delete(slot, e.Token)
 			}
 		}
 	}

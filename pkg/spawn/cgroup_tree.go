@@ -17,9 +17,12 @@ type cgroupTree struct {
 	old  bool // do as on a kernel without cgroup.kill
 }
 
-func (t *cgroupTree) gone() bool {
+func (t *cgroupTree) gone() (gone, vacant bool) {
 	st, err := readCgroup(unix.AT_FDCWD, t.path+"/cgroup.events")
-	return err == nil && !st.populated || err == unix.ENOENT || err == unix.ENODEV
+	if err != nil {
+		return err == unix.ENOENT || err == unix.ENODEV, false
+	}
+	return !st.populated, !st.populated && !st.frozen
 }
 
 // pids reads cgroup.procs of the cgroup and of those that the child made below

@@ -20,7 +20,7 @@ type lineageTree struct {
 }
 
 // gone leaves it to the walker.
-func (t *lineageTree) gone() bool { return false }
+func (t *lineageTree) gone() (gone, vacant bool) { return false, false }
 
 func (t *lineageTree) pids() []int {
 	var pids []int

@@ -211,7 +211,7 @@ func TestStress(t *testing.T) {
 		}
 	})
 	p := newTestPool(t, Options{}, nil)
-	storm(t, p, static(t, exitWith(0)), n, 8)
+	storm(t, p, slots(static(t, exitWith(0)), 8), n)
 	close(stop)
 	wg.Wait()
 }

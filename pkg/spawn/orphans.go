@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,19 +34,43 @@ func (p *Pool) adoptOrphans() {
 	signal.Notify(p.sigchld, unix.SIGCHLD)
 }
 
+// isSubreaper reports whether this process is one already: an earlier image of
+// it may have had to be.
+func isSubreaper() bool {
+	var is int32
+	err := unix.Prctl(unix.PR_GET_CHILD_SUBREAPER, uintptr(unsafe.Pointer(&is)), 0, 0, 0)
+	return err == nil && is != 0
+}
+
 // reapOrphans reaps the orphans that are dead, and notes whose the others are.
-// Only the walker calls it: orphans is its own.
-func (p *Pool) reapOrphans() {
+// It reports false if it gave up: they die faster than that, and what is noted
+// may lack some. Only the walker calls it: orphans is its own.
+func (p *Pool) reapOrphans() (settled bool) {
 	self := os.Getpid()
-	session, _ := unix.Getsid(0)
+	session, err := unix.Getsid(0)
+	if err != nil {
+		return false
+	}
+	for range maxPasses {
+		if p.reapListed(self, session) {
+			return true
+		}
+	}
+	return false
+}
+
+// reapListed is one look at the children. It reports false if one of them ended
+// meanwhile: what that one leaves has come since the list was read.
+func (p *Pool) reapListed(self, session int) (settled bool) {
 	// While p.mu is held no child is reaped, so that the list does not shift
 	// while it is read.
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.reaping || p.closed {
-		return
+		return true
 	}
 	left := make(map[int]Token)
+	settled = true
 	for _, pid := range childrenOf(self) {
 		sid, err := unix.Getsid(pid)
 		if err != nil || sid == session || p.isMain(pid) {
@@ -63,11 +88,15 @@ func (p *Pool) reapOrphans() {
 		}
 		_, ended, errno := waitNow(pidfd, 0)
 		unix.Close(pidfd)
-		if !ended && errno == 0 {
+		switch {
+		case ended:
+			settled = false
+		case errno == 0:
 			left[pid] = p.owner(pid, sid)
 		}
 	}
 	p.orphans = left
+	return settled
 }
 
 // isMain reports whether a pid is that of a child that is known, or about to

@@ -38,8 +38,14 @@ func (s *spawner) overdue() {
 		if pidfd := atomic.LoadInt32(&s.prog.pidfd); pidfd >= 0 {
 			_ = unix.PidfdSendSignal(int(pidfd), unix.SIGKILL, nil, 0)
 		}
-		p.emit(failed(s.job.token, timedOut("exec", s.target.path)))
-		s.getStuck(s.target.path)
+		err := timedOut("exec", s.target.path)
+		if s.target.cgroup != "" {
+			if st, e := readCgroup(unix.AT_FDCWD, s.target.cgroup+"/cgroup.events"); e == nil && st.frozen {
+				err = frozenCgroup(s.target.cgroup)
+			}
+		}
+		p.emit(failed(s.job.token, err))
+		s.getStuck(err.Path)
 	default:
 		s.timer.Reset(p.timeout) // between two jobs
 	}

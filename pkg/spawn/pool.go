@@ -69,8 +69,9 @@ type Pool struct {
 	stuck     map[string]int // paths that did not answer, and how many spawners wait for each
 	hung      atomic.Int32   // how many paths stuck holds
 	children  map[Token]*child
-	mains     map[int]*child    // the same by pid
-	watches   map[uint64]*child // whose an entry of the epoll set is
+	mains     map[int]*child           // the same by pid
+	watches   map[uint64]*child        // whose an entry of the epoll set is
+	vacant    map[string]time.Duration // cgroups that were empty then, on the Pool's clock
 	lastID    uint64
 	events    []Event
 	ready     chan struct{}
@@ -98,12 +99,16 @@ type child struct {
 	tree  tree
 	// ended: the main process was reaped.
 	ended    bool
+	killed   bool           // SIGKILL was sent to its tree by cgroup.kill
 	reported bool           // Exited was queued
 	survivor bool           // not ours to wait for, see survivor.go
 	givenUp  bool           // its status
 	exit     Event          // Exited, until it is queued
 	watched  map[uint64]int // descriptors that tell of the rest of the tree, by watch id
 }
+
+// maxVacant bounds Pool.vacant; what is in it can be found again.
+const maxVacant = 1024
 
 // wakeID is the name of the eventfd in the epoll set.
 const wakeID = 0
@@ -136,6 +141,7 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 		stuck:    make(map[string]int),
 		children: make(map[Token]*child),
 		mains:    make(map[int]*child),
+		vacant:   make(map[string]time.Duration),
 		watches:  make(map[uint64]*child),
 		stir:     make(chan struct{}, 1),
 		sigchld:  make(chan os.Signal, 1),
@@ -175,7 +181,7 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 	if hook != nil {
 		hook(p)
 	}
-	if os.Getpid() == 1 {
+	if os.Getpid() == 1 || isSubreaper() {
 		p.adoptOrphans() // they come whether wanted or not
 	}
 	p.done.Add(2)

@@ -126,7 +126,11 @@ func (p *Pool) collect(c *child) {
 	delete(p.watches, c.id) // nothing that is still reported is news
 	c.exit = Event{Kind: Exited, Token: c.token, PID: c.pid, Status: st}
 	c.exit.At, c.exit.Wall = p.clock.now()
-	if c.tree.gone() {
+	gone, vacant := c.tree.gone()
+	if vacant && !c.killed {
+		p.note(c)
+	}
+	if gone {
 		p.exited(c, true, nil)
 		return
 	}
@@ -144,10 +148,24 @@ func (p *Pool) exited(c *child, empty bool, members []Member) {
 	e := c.exit
 	e.TreeEmpty, e.Members = empty, members
 	c.exit, c.reported = Event{}, true
+	if empty {
+		p.retire(c)
+	}
 	p.emit(e)
 	p.idle.Broadcast()
 	if empty {
 		p.forget(c)
+	}
+}
+
+// retire removes the cgroup of c, which is empty, after a cgroup.kill: kernels
+// since 6.14, and the stable ones to which "cgroup: fix race between fork and
+// cgroup.kill" went, kill whatever is cloned into it from then on
+// (cgroup_css_set_fork notes the kill_seq of the parent's cgroup, and
+// cgroup_post_fork compares it with that of the child's). p.mu is held.
+func (p *Pool) retire(c *child) {
+	if c.killed && c.place.Cgroup != "" {
+		removeCgroup(c.place.Cgroup)
 	}
 }
 
@@ -160,13 +178,22 @@ func (p *Pool) stirred(c *child, id uint64) {
 	p.disarm(id, fd)
 	unix.Close(fd)
 	delete(c.watched, id)
-	switch {
-	case len(c.watched) > 0:
-	case c.tree.gone():
-		p.treeEmpty(c)
-	default:
-		p.lookAt(c)
+	if len(c.watched) > 0 {
+		return
 	}
+	if gone, _ := c.tree.gone(); gone {
+		p.treeEmpty(c)
+		return
+	}
+	p.lookAt(c)
+}
+
+// note notes that the cgroup of c is empty. p.mu is held.
+func (p *Pool) note(c *child) {
+	if len(p.vacant) >= maxVacant {
+		clear(p.vacant)
+	}
+	p.vacant[c.place.Cgroup] = c.exit.At
 }
 
 // treeEmpty reports that nothing is left of the tree of c. p.mu is held.
@@ -174,6 +201,7 @@ func (p *Pool) treeEmpty(c *child) {
 	if p.frozen { // Resume looks at it again
 		return
 	}
+	p.retire(c)
 	p.emit(Event{Kind: TreeEmpty, Token: c.token, PID: c.pid, TreeEmpty: true})
 	p.forget(c)
 }

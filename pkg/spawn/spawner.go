@@ -127,7 +127,7 @@ type outcome struct {
 // start does one job. p.mu is not held.
 func (s *spawner) start() outcome {
 	o := s.try()
-	if o.err != nil && s.target.cgroup != "" && o.err.Op == "clone" && renew(s.target.cgroup, o.err.Errno) {
+	if o.err != nil && s.target.cgroup != "" && (o.err.Op == "clone" || o.err.Errno == syscall.EINTR) && renew(s.target.cgroup, o.err.Errno) {
 		s.enter(touching)
 		o = s.try()
 	}

@@ -15,7 +15,8 @@ import (
 type tree interface {
 	// gone reports that certainly nothing is left after the main process was
 	// reaped. It does not look far; false only means that the walker has to.
-	gone() bool
+	// vacant: its cgroup is fit to be entered by another child.
+	gone() (gone, vacant bool)
 	// pids are its processes, in no order. Some may be zombies.
 	pids() []int
 	// kill sends SIGKILL to all of it.
@@ -62,7 +63,7 @@ func signalEach(pids func() []int, sig int) error {
 }
 
 // chunk is how many pidfds are held at a time while a tree is gone through.
-const chunk = 64
+const chunk = 512
 
 // withPidfds calls f for each living process of a tree but those to be left
 // out. A pidfd is not a stranger's: its number was seen in the tree once more
@@ -140,15 +141,27 @@ func (p *Pool) walk() {
 // pass does what the walker was woken for.
 func (p *Pool) pass(orders []order, dirty []*child, orphans bool) {
 	defer p.spend()()
+	settled := true
 	if orphans || p.anyLineage(orders, dirty) {
-		p.reapOrphans()
+		settled = p.reapOrphans()
 	}
 	for _, o := range orders {
 		p.carryOut(o)
 	}
 	for _, c := range dirty {
+		if !settled && c.place.Cgroup == "" {
+			p.again(c)
+			continue
+		}
 		p.examine(c)
 	}
+}
+
+// again has the walker look at c in its next pass.
+func (p *Pool) again(c *child) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lookAt(c)
 }
 
 func (p *Pool) anyLineage(orders []order, dirty []*child) bool {
@@ -171,6 +184,9 @@ func (p *Pool) carryOut(o order) {
 	members := p.members(c.tree)
 	var err error
 	if o.sig == int(unix.SIGKILL) {
+		p.mu.Lock()
+		c.killed = true
+		p.mu.Unlock()
 		err = c.tree.kill()
 	} else {
 		err = signalEach(c.tree.pids, o.sig)
@@ -185,8 +201,7 @@ func (p *Pool) carryOut(o order) {
 	}
 	p.emit(Event{Kind: TreeSignaled, Token: c.token, PID: c.pid, Signal: o.sig, Members: members, SignalErr: err})
 	if c.reported && len(c.watched) == 0 {
-		p.dirty = append(p.dirty, c) // could not be watched the last time
-		p.wakeWalker()
+		p.lookAt(c) // could not be watched the last time
 	}
 }
 

@@ -139,6 +139,33 @@ func TestKillTree(t *testing.T) {
 	})
 }
 
+// TestKilledCgroup: a cgroup can be entered again after its processes were
+// killed, by the Pool or by somebody else.
+func TestKilledCgroup(t *testing.T) {
+	for _, fork := range []bool{false, true} {
+		t.Run(fmt.Sprintf("fork=%t", fork), func(t *testing.T) {
+			g := testCgroups(t)
+			p := newTestPool(t, Options{}, func(p *Pool) { p.fork = p.fork || fork })
+			place := Place{Cgroup: g.Path("test:0")}
+			for token := Token(1); token < 6; token++ {
+				startIn(t, p, token, place, "setsid sleep 1000 & echo; exec sleep 1000")
+				if err := p.SignalTree(token, int(unix.SIGKILL)); err != nil {
+					t.Fatal(err)
+				}
+				p.until(t, func([]Event) bool { return len(p.Children()) == 0 })
+				if token == 4 && !fork { // ForkExec does not tell that its child was killed
+					startIn(t, p, 10, place, "echo; exec sleep 1000")
+					if err := writeFile(place.Cgroup+"/cgroup.kill", "1"); err != nil {
+						t.Skip("needs cgroup.kill: " + err.Error())
+					}
+					p.until(t, func([]Event) bool { return len(p.Children()) == 0 })
+				}
+			}
+			p.Events(nil)
+		})
+	}
+}
+
 // TestTreeOneByOne ends a tree in such a way that the last watched member is
 // not the last member.
 func TestTreeOneByOne(t *testing.T) {
@@ -398,7 +425,7 @@ func TestOrphansAndCodes(t *testing.T) {
 // TestFrozenCgroup: to enter a frozen cgroup would hang.
 func TestFrozenCgroup(t *testing.T) {
 	g := testCgroups(t)
-	p := newTestPool(t, Options{}, nil)
+	p := newTestPool(t, Options{TouchTimeout: 200 * time.Millisecond}, nil)
 	path := g.Path("test:0")
 	if err := os.Mkdir(path, 0o755); err != nil {
 		t.Fatal(err)
@@ -418,6 +445,21 @@ func TestFrozenCgroup(t *testing.T) {
 	}
 	p.Start(2, spec)
 	if ev := p.take(t, 2); ev[1].Kind != Exited || !ev[1].TreeEmpty {
+		t.Errorf("%+v", ev)
+	}
+	// Now it was empty and not frozen a moment ago, and is not looked at again.
+	if err := writeFile(path+"/cgroup.freeze", "1"); err != nil {
+		t.Fatal(err)
+	}
+	p.Start(3, spec)
+	if ev := p.take(t, 1)[0]; ev.Kind != StartFailed || ev.Err.Path != path || !strings.Contains(ev.Err.Error(), "frozen") {
+		t.Fatalf("%+v %v", ev, ev.Err)
+	}
+	if err := writeFile(path+"/cgroup.freeze", "0"); err != nil {
+		t.Fatal(err)
+	}
+	p.Start(4, spec)
+	if ev := p.take(t, 2); ev[1].Kind != Exited {
 		t.Errorf("%+v", ev)
 	}
 }
