@@ -217,7 +217,7 @@ func (o *Output) adopt(k Key, fd int) (*fifo, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		unix.Close(fd)
-		return nil, &fs.PathError{Op: "stat", Path: o.Path(k), Err: err}
+		return nil, &fs.PathError{Op: "stat", Path: o.dir.name(k.file()), Err: err}
 	}
 	f := &fifo{
 		key: k, path: o.dir.name(k.file()), id: o.nextID, fd: fd, uid: int(st.Uid),
