@@ -25,8 +25,9 @@ const (
 	turnBytes = 512 << 10
 	// flushSize is how much is gathered before it is written.
 	flushSize = 64 << 10
-	// haltSlack is how much longer than it was given run may take to end.
-	haltSlack = 50 * time.Millisecond
+	// haltSlack is how much longer than it was given run may take to end: on a
+	// host that is short of CPUs it has to get one first.
+	haltSlack = 500 * time.Millisecond
 )
 
 // reader is the goroutine that reads FIFOs and writes output, and what belongs
