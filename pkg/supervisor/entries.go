@@ -40,13 +40,14 @@ type launcher struct {
 	command  []string // as configured, for people
 	delay    time.Duration
 	template *config.Template
+	limits   []spawn.Setting // of each slot's cgroup
 }
 
 // prepare makes the launchers of a configuration. Those of entries that are
 // being removed stay, to say what they were.
 func (s *Supervisor) prepare(c *config.Config) {
 	for _, e := range c.Entries {
-		s.launchers[e.Name] = &launcher{command: e.Command, delay: e.Delay, template: e.Template(s.Identity.Name, s.Environ)}
+		s.launchers[e.Name] = &launcher{command: e.Command, delay: e.Delay, template: e.Template(s.Identity.Name, s.Environ), limits: s.limits(&e.Resources)}
 	}
 }
 
