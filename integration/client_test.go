@@ -76,6 +76,7 @@ type (
 		Reason      string    `json:"reason"`
 		Code        *int      `json:"code"`
 		Signal      string    `json:"signal"`
+		OOM         bool      `json:"oom"`
 		Initiator   string    `json:"initiator"`
 		Error       string    `json:"error"`
 		UptimeMS    int64     `json:"uptime_ms"`

@@ -3,12 +3,15 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sentryd/sentryd/pkg/config"
 	"github.com/sentryd/sentryd/pkg/spawn"
 	"github.com/sentryd/sentryd/pkg/supervisor"
 	"github.com/sentryd/sentryd/pkg/view"
@@ -25,6 +28,75 @@ func (d *daemon) contain(name, dir string) (containment string, missing []string
 		return view.NoContainment, []string{fmt.Sprintf("No containment: neither cgroups (%v) nor /proc can be used; a stop reaches the process group of a child, not descendants that left it.", err)}
 	}
 	return view.Lineage, []string{fmt.Sprintf("No cgroups (%v): a stop follows descendants by their lineage, and misses one that has cleared its environment in a session of its own.", err)}
+}
+
+// limit makes sure of the controllers that a configuration's limits need. It
+// returns those that are there, and sentences about those that are not and need not be;
+// an error, as of a configuration that is wrong, if one has to be.
+func (d *daemon) limit(cfg *config.Config, lacking func(controllers []string) map[string]error) (have, missing []string, err error) {
+	var need []string
+	for _, e := range cfg.Entries {
+		need = append(need, e.Resources.Controllers()...)
+	}
+	slices.Sort(need)
+	need = slices.Compact(need)
+	lacks := lacking(need)
+	var wrong config.Errors
+	for _, e := range cfg.Entries {
+		for _, c := range e.Resources.Controllers() {
+			switch {
+			case lacks[c] == nil:
+			case e.Resources.Optional:
+				missing = append(missing, fmt.Sprintf("No limits by the %s controller (%v): those of %s do not hold.", c, lacks[c], e.Name))
+			default:
+				wrong = append(wrong, config.Error{
+					File: e.Resources.File, Line: e.Resources.Line,
+					Message: fmt.Sprintf("entries.%s.resources: needs the %s controller: %v; with optional: true it goes without", e.Name, c, lacks[c]),
+				})
+			}
+		}
+	}
+	if len(wrong) > 0 {
+		return nil, nil, wrong
+	}
+	have = slices.DeleteFunc(need, func(c string) bool { return lacks[c] != nil })
+	return have, missing, nil
+}
+
+// enable makes controllers work, and lacks says without doing so which can not;
+// both return these.
+func (d *daemon) enable(controllers []string) map[string]error {
+	if d.cgroups == nil {
+		return withoutCgroups(controllers)
+	}
+	return d.cgroups.EnableControllers(controllers)
+}
+
+func (d *daemon) lacks(controllers []string) map[string]error {
+	if d.cgroups == nil {
+		return withoutCgroups(controllers)
+	}
+	return d.cgroups.Lacks(controllers)
+}
+
+func withoutCgroups(controllers []string) map[string]error {
+	lacks := make(map[string]error)
+	for _, c := range controllers {
+		lacks[c] = errors.New("there are no cgroups")
+	}
+	return lacks
+}
+
+// reloadable loads the configuration anew, and refuses limits that can not be had.
+func (d *daemon) reloadable(path string) (*config.Config, error) {
+	cfg, err := config.Load(path, loadOptions())
+	if err == nil {
+		_, _, err = d.limit(cfg, d.lacks)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return cfg, nil
 }
 
 // cgroupDir names the daemon's directory of cgroups: no other daemon's, whatever

@@ -221,14 +221,23 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 		started = time.Unix(0, saved.StartedWall)
 	}
 	containment, lacks := d.contain(cfg.Name, dir)
+	controllers, unlimited, err := d.limit(cfg, d.enable)
+	if err != nil && saved == nil {
+		d.removeCgroups()
+		return err
+	}
+	if err != nil { // the processes are there, and go on without
+		log.Error("limits cannot be kept", "error", err)
+	}
+	lacks = append(lacks, unlimited...)
 	o := supervisor.Options{
 		Identity: supervisor.Identity{
 			Name: cfg.Name, PID: os.Getpid(), Version: d.version, StartedAt: started, Config: cfg.Path,
 		},
-		Config: cfg, Load: func() (*config.Config, error) { return config.Load(cfg.Path, loadOptions()) },
+		Config: cfg, Load: func() (*config.Config, error) { return d.reloadable(cfg.Path) },
 		Environ: childEnviron(os.Environ()), Processes: d.pool, Output: d.output, Sockets: sockets.NewSet(), Witness: d.witness,
 		Serving: d.serving, Handover: d, Log: log,
-		Cgroups: d.cgroupsOf(), Containment: containment, Missing: append(lacks, missing()...),
+		Cgroups: d.cgroupsOf(), Controllers: controllers, Containment: containment, Missing: append(lacks, missing()...),
 		Clock: supervisor.Clock{Now: monotonic(), Wall: time.Now}, Moderation: time.Millisecond,
 	}
 	if saved == nil {
@@ -241,7 +250,6 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 		return nil
 	}
 	files := inherited.TakeAll()
-	var err error
 	if d.sup, err = supervisor.Resume(o, saved, files); err != nil {
 		return err
 	}

@@ -37,6 +37,12 @@ func Need(t testing.TB, reqs ...Requirement) {
 	}
 }
 
+// Check requires what only one test can say: missing returns why the host lacks
+// it, or "".
+func Check(name string, missing func() string) Requirement {
+	return Requirement{name, missing}
+}
+
 // Root requires an effective uid of 0.
 func Root() Requirement {
 	return Requirement{"root", func() string {

@@ -16,6 +16,8 @@ func TestCompareKeys(t *testing.T) {
 		{"count", before + "\ncount!: 3", "scale count"},
 		{"delay", before + "\ndelay: 2s", "update delay"},
 		{"count and delay", before + "\ncount!: 3\ndelay: 2s", "update delay count"},
+		{"resources", before + "\nresources: {pids_max: 5}", "update resources"},
+		{"resources without any", "resources: {}\n" + before, "keep"},
 		{"stop", before + "\nstop: {timeout: 1s}", "update stop"},
 		{"all in place", before + "\nautostart: false\nrestart: never\nsuccess_exit_codes: []\nmin_uptime: 1",
 			"update autostart restart success_exit_codes min_uptime"},

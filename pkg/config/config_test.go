@@ -127,6 +127,12 @@ func TestOneLineErrors(t *testing.T) {
 		{"socket mode as a number", entry("sockets: [{name: a, listen: 'unix:s', mode: 0660}]"), `:4: entries.a.sockets[0].mode: 0660 is not a string: put it in quotes`},
 		{"socket mode for tcp", entry("sockets: [{name: a, listen: 'tcp://:80', mode: '0660'}]"), `:4: entries.a.sockets[0].mode: is for unix sockets only: they are files`},
 		{"socket reuse_port for unix", entry("sockets: [{name: a, listen: 'unix:s', reuse_port: true}]"), `:4: entries.a.sockets[0].reuse_port: is for tcp and udp only`},
+		{"memory", entry("resources: {memory_max: 1KiB}"), `:4: entries.a.resources.memory_max: "1KiB" is out of range: from 65536 to 4611686018427387903 bytes`},
+		{"cores", entry("resources: {cpu_max: 1e3}"), `:4: entries.a.resources.cpu_max: "1e3" is not a number of cores from 0.01 to 10000, such as 1.5`},
+		{"few cores", entry("resources: {cpu_max: 0.001}"), `:4: entries.a.resources.cpu_max: "0.001" is not a number of cores from 0.01 to 10000, such as 1.5`},
+		{"quoted cores", entry(`resources: {cpu_max: "1"}`), `:4: entries.a.resources.cpu_max: "1" is not a number of cores from 0.01 to 10000, such as 1.5`},
+		{"pids", entry("resources: {pids_max: 0}"), `:4: entries.a.resources.pids_max: "0" is not a whole number from 1 to 4194304`},
+		{"resource key", entry("resources: {mem_max: 1GiB}"), `:4: entries.a.resources: unknown key "mem_max": did you mean "memory_max"?`},
 		{"misspelt key", entry("delya: 5"), `:4: entries.a: unknown key "delya": did you mean "delay"?`},
 		{"strange key", entry("ports: 5"), `:4: entries.a: unknown key "ports"`},
 		{"key in capitals", entry("Delay: 5"), `:4: entries.a: unknown key "Delay": did you mean "delay"?`},
@@ -248,6 +254,7 @@ entries:
     success_exit_codes: [3, 2, 3]
     min_uptime: 500ms
     stop: {signal: RTMIN+3, mode: group}
+    resources: {memory_max: 64MiB, memory_high: 48MB, cpu_max: 1.5, pids_max: 100, optional: true}
     directory: srv
     environment: {B: web, N: 017, T: yes, E: ""}
     clean_env: true
@@ -267,6 +274,10 @@ entries:
 	web.Count, web.Delay, web.Autostart, web.Restart = 3, 1500*time.Millisecond, false, RestartOnFailure
 	web.SuccessExitCodes, web.MinUptime = []int{2, 3}, 500*time.Millisecond
 	web.Stop = Stop{Signal: 37, Timeout: time.Minute, Mode: StopGroup}
+	web.Resources = Resources{
+		MemoryMax: 64 << 20, MemoryHigh: 48_000_000, CPUMax: 1.5, PIDsMax: 100, Optional: true,
+		File: "/etc/sentryd/test.yaml", Line: 26,
+	}
 	web.Directory, web.CleanEnv = "srv", true
 	web.Environment = map[string]string{"A": "from defaults", "B": "web", "N": "017", "T": "yes", "E": ""}
 	want := &Config{

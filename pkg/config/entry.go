@@ -40,6 +40,7 @@ type Entry struct {
 	SuccessExitCodes []int         // sorted, each 0 to 255; may be empty
 	MinUptime        time.Duration // an exit before it counts as a failure
 	Stop             Stop
+	Resources        Resources
 	// Directory is as configured, before expansion: "" for the daemon's own
 	// working directory. A relative one starts at the configuration file.
 	Directory   string
@@ -115,6 +116,7 @@ var entryKeys = []key[draft]{
 	{"success_exit_codes", readExitCodes, func(d *draft) any { return d.SuccessExitCodes }, true},
 	{"min_uptime", func(v value, d *draft) { v.duration(&d.MinUptime) }, func(d *draft) any { return d.MinUptime }, true},
 	{"stop", func(v value, d *draft) { decode(v, stopKeys, &d.Stop) }, func(d *draft) any { return d.Stop }, true},
+	{"resources", readResources, func(d *draft) any { r := d.Resources; r.File, r.Line = "", 0; return r }, true},
 	{"directory", readDirectory, func(d *draft) any { return d.Directory }, false},
 	{"environment", readEnvironment, func(d *draft) any { return d.Environment }, false},
 	{"env_file", readEnvFile, func(d *draft) any { return variables(d.EnvFileVars) }, false},

@@ -108,6 +108,7 @@ func (c *Collector) entry(out sink, e *view.Entry, used *entryUsage) {
 		out.value(m.exits, float64(x.N), e.Name, x.Reason, x.Code)
 	}
 	out.counts(m.startFailures, e.StartFailures, e.Name)
+	out.value(m.oomKills, float64(e.OOMKills), e.Name)
 	out.histogram(m.uptime, e.Uptime, e.Name)
 	out.histogram(m.restartLatency, e.RestartLatency, e.Name)
 	out.value(m.cpu, used.cpu.User, e.Name, "user")

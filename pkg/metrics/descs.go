@@ -14,7 +14,7 @@ type metrics struct {
 	buildInfo, reloadOK, reloadTime, reexecs, listenerUp                      metric
 	adopted, ignored, outputDropped, failures, queueLength                    metric
 	connectorUp, procEvents, procEventsLost, procResyncs, exitDetection       metric
-	desired, processes, up, startTime, starts, exits, startFailures           metric
+	desired, processes, up, startTime, starts, exits, startFailures, oomKills metric
 	uptime, restartLatency, cpu, resident, openFDs, logBytes, logLines, ready metric
 }
 
@@ -63,6 +63,8 @@ func newMetrics() (m metrics, all []*prometheus.Desc) {
 		starts: def(counter, "process_starts_total", "Processes started.", "entry"),
 		exits: def(counter, "process_exits_total",
 			"Processes ended, by reason and by exit code or name of the signal.", "entry", "reason", "code"),
+		oomKills: def(counter, "entry_oom_kills_total",
+			"Processes that the kernel killed for lack of memory under the limits of the entry.", "entry"),
 		startFailures:  def(counter, "process_start_failures_total", "Starts that failed, by error.", "entry", "error"),
 		uptime:         def(histogram, "process_uptime_seconds", "How long ended processes had run.", "entry"),
 		restartLatency: def(histogram, "restart_latency_seconds", "Time from an exit to the next start, less the configured delay.", "entry"),

@@ -24,6 +24,8 @@ const (
 	// TreeSignaled: what Pool.SignalTree was asked for has been done. Event.Signal,
 	// Members and SignalErr are set.
 	TreeSignaled
+	// LimitFailed: what Pool.SetLimits was asked for could not be done. Event.Err says why.
+	LimitFailed
 )
 
 // String returns the name of the constant.
@@ -39,6 +41,8 @@ func (k Kind) String() string {
 		return "TreeEmpty"
 	case TreeSignaled:
 		return "TreeSignaled"
+	case LimitFailed:
+		return "LimitFailed"
 	}
 	return fmt.Sprintf("Kind(%d)", uint8(k))
 }
@@ -53,10 +57,14 @@ type Event struct {
 	// Wall is the same moment in nanoseconds since the Unix epoch.
 	Wall int64
 
-	Err      *StartError // StartFailed only
+	Err      *StartError // StartFailed and LimitFailed only
 	Identity *Identity   // Started only, with Options.Identify; nil if there is none
 	Status   Status      // Exited only
 
+	// OOMKills is how many processes of the tree the kernel killed for lack of
+	// memory while the main process lived, in an Exited of a child with
+	// Place.Settings, as far as the cgroup has a memory controller.
+	OOMKills uint64
 	// TreeEmpty: nothing was left of the child's tree when the child was reaped.
 	TreeEmpty bool
 	// Members are living processes of the tree, at most MaxMembers: after an

@@ -185,7 +185,7 @@ func (p *Pool) SignalTree(token Token, sig int) error {
 	if c == nil || p.closed {
 		return signalError(sig, token, syscall.ESRCH)
 	}
-	p.orders = append(p.orders, order{c, sig})
+	p.orders = append(p.orders, order{child: c, sig: sig})
 	p.wakeWalker()
 	return nil
 }

@@ -33,16 +33,16 @@ func (s *spawner) overdue() {
 		// There is no way to reach the child. Its event comes when it comes.
 		s.getStuck(s.target.path)
 	case s.phase.CompareAndSwap(cloning, condemned):
+		err := timedOut("exec", s.target.path)
+		if s.target.cgroup != "" { // now: who is killed is not frozen any more
+			if st, e := readCgroup(unix.AT_FDCWD, s.target.cgroup+"/cgroup.events"); e == nil && st.frozen {
+				err = frozenCgroup(s.target.cgroup)
+			}
+		}
 		// The kernel wrote it before the child ran. If it is not there yet the
 		// clone itself hangs, and the spawner ends the child when it has one.
 		if pidfd := atomic.LoadInt32(&s.prog.pidfd); pidfd >= 0 {
 			_ = unix.PidfdSendSignal(int(pidfd), unix.SIGKILL, nil, 0)
-		}
-		err := timedOut("exec", s.target.path)
-		if s.target.cgroup != "" {
-			if st, e := readCgroup(unix.AT_FDCWD, s.target.cgroup+"/cgroup.events"); e == nil && st.frozen {
-				err = frozenCgroup(s.target.cgroup)
-			}
 		}
 		p.emit(failed(s.job.token, err))
 		s.getStuck(err.Path)

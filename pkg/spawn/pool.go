@@ -99,6 +99,7 @@ type child struct {
 	tree  tree
 	// ended: the main process was reaped.
 	ended    bool
+	ooms     uint64         // OOM kills in its cgroup before it was started
 	killed   bool           // SIGKILL was sent to its tree by cgroup.kill
 	reported bool           // Exited was queued
 	survivor bool           // not ours to wait for, see survivor.go
@@ -331,6 +332,9 @@ func (p *Pool) Children() []Child {
 func (p *Pool) add(token Token, pid, pidfd int, place Place) (*child, error) {
 	c := &child{token: token, pid: pid, pidfd: pidfd, place: place}
 	c.tree = p.newTree(c)
+	if len(place.Settings) > 0 {
+		c.ooms = oomKills(place.Cgroup)
+	}
 	if pidfd >= 0 {
 		c.id = p.newID()
 		if err := p.arm(c.id, pidfd, unix.EPOLLIN|unix.EPOLLET); err != nil {

@@ -126,6 +126,9 @@ func (p *Pool) collect(c *child) {
 	delete(p.watches, c.id) // nothing that is still reported is news
 	c.exit = Event{Kind: Exited, Token: c.token, PID: c.pid, Status: st}
 	c.exit.At, c.exit.Wall = p.clock.now()
+	if len(c.place.Settings) > 0 {
+		c.exit.OOMKills = oomKills(c.place.Cgroup) - c.ooms
+	}
 	gone, vacant := c.tree.gone()
 	if vacant && !c.killed {
 		p.note(c)

@@ -186,7 +186,7 @@ func (s *spawner) settle(o outcome) {
 	case p.closed:
 		unix.Close(o.pidfd)
 	default:
-		if _, err := p.add(s.job.token, o.pid, o.pidfd, Place{s.target.cgroup, s.job.spec.Place.Marks}); err != nil {
+		if _, err := p.add(s.job.token, o.pid, o.pidfd, s.place()); err != nil {
 			// Nobody would learn of its exit.
 			_ = unix.PidfdSendSignal(o.pidfd, unix.SIGKILL, nil, 0)
 			_, _ = waitDying(o.pidfd)
@@ -196,6 +196,13 @@ func (s *spawner) settle(o outcome) {
 		}
 		p.emit(Event{Kind: Started, Token: s.job.token, PID: o.pid, Identity: o.identity})
 	}
+}
+
+// place is where the child was started.
+func (s *spawner) place() Place {
+	place := s.job.spec.Place
+	place.Cgroup = s.target.cgroup
+	return place
 }
 
 // prepare does all that may hang and can be done before there is a child.
@@ -238,6 +245,9 @@ func (s *spawner) prepare() (fds [3]int, err *StartError) {
 	}
 	if spec.Place.Cgroup != "" {
 		if err = s.openCgroup(spec.Place.Cgroup); err != nil {
+			return fds, err
+		}
+		if err = apply(t.cgroup, spec.Place.Settings); err != nil {
 			return fds, err
 		}
 	}

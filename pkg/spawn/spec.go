@@ -50,6 +50,8 @@ type Place struct {
 	// child subreaper: then its tree is what /proc shows below the child and
 	// those orphans of it that can be told from others.
 	Cgroup string
+	// Settings are written to the Cgroup before the start.
+	Settings []Setting
 	// Marks are strings of Env that no child with another tree has all of.
 	// Without a Cgroup an orphan that left its session is recognised by them.
 	Marks []string

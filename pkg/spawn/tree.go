@@ -97,8 +97,9 @@ func withPidfds(pids func() []int, but map[int]bool, f func(pid, pidfd int)) {
 
 // order is a signal to a whole tree, to be sent by the walker.
 type order struct {
-	child *child
-	sig   int
+	child    *child
+	sig      int
+	settings []Setting // to be written to its cgroup instead
 }
 
 // walk is the walker: one goroutine that looks at what is left of trees, and
@@ -181,6 +182,10 @@ func (p *Pool) anyLineage(orders []order, dirty []*child) bool {
 // carryOut signals a tree and says who is in it.
 func (p *Pool) carryOut(o order) {
 	c := o.child
+	if o.settings != nil {
+		p.limit(c, o.settings)
+		return
+	}
 	members := p.members(c.tree)
 	var err error
 	if o.sig == int(unix.SIGKILL) {
@@ -202,6 +207,16 @@ func (p *Pool) carryOut(o order) {
 	p.emit(Event{Kind: TreeSignaled, Token: c.token, PID: c.pid, Signal: o.sig, Members: members, SignalErr: err})
 	if c.reported && len(c.watched) == 0 {
 		p.lookAt(c) // could not be watched the last time
+	}
+}
+
+// limit writes settings to the cgroup of a child.
+func (p *Pool) limit(c *child, settings []Setting) {
+	err := apply(c.place.Cgroup, settings)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil && p.children[c.token] == c {
+		p.emit(Event{Kind: LimitFailed, Token: c.token, PID: c.pid, Err: err})
 	}
 }
 

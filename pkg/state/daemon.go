@@ -156,6 +156,7 @@ type Totals struct {
 	Latency       Histogram         `json:"latency"`
 	UserNS        int64             `json:"user_ns"`
 	SysNS         int64             `json:"sys_ns"`
+	OOMKills      uint64            `json:"oom_kills,omitempty"`
 }
 
 // StatusTotal counts the exits that ended in one way.
@@ -212,6 +213,7 @@ type Exit struct {
 	Code        int    `json:"code,omitempty"`
 	Signal      int    `json:"signal,omitempty"`
 	Core        bool   `json:"core,omitempty"`
+	OOM         bool   `json:"oom,omitempty"`
 	Initiator   string `json:"initiator,omitempty"`
 	Error       string `json:"error,omitempty"`
 	UptimeNS    int64  `json:"uptime_ns,omitempty"`

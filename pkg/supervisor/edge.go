@@ -25,6 +25,7 @@ type Processes interface {
 	SignalTree(t spawn.Token, signal int) error
 	Release(spawn.Token)
 	RemoveCgroup(path string)
+	SetLimits(t spawn.Token, settings []spawn.Setting) error
 	Look(spawn.Token)
 	Adopt([]spawn.Child) []error
 	Pause() []spawn.Token
@@ -210,8 +211,10 @@ func (s *Supervisor) translate(e *spawn.Event) fsm.Event {
 		} else {
 			s.nameStragglers(c, "the main process left something behind", e.Members)
 		}
+		st := status(e.Status)
+		st.OOM = e.OOMKills > 0 && e.Status.Signal == int(syscall.SIGKILL)
 		return fsm.Exited{
-			ID: c.id, At: e.At, Wall: e.Wall, Status: status(e.Status),
+			ID: c.id, At: e.At, Wall: e.Wall, Status: st, OOMKills: e.OOMKills,
 			TreeEmpty: e.TreeEmpty, Members: pids(e.Members),
 		}
 	case spawn.TreeEmpty:
@@ -225,6 +228,9 @@ func (s *Supervisor) translate(e *spawn.Event) fsm.Event {
 			s.nameStragglers(c, "SIGKILL was sent to what is left", e.Members)
 		}
 		return fsm.Stragglers{ID: c.id, Members: pids(e.Members)}
+	case spawn.LimitFailed:
+		s.counts.failure("limit")
+		s.Log.Warn("could not change a limit", "entry", c.id.Entry, "slot", c.id.Slot, "incarnation", c.id.Incarnation, "error", e.Err)
 	}
 	return nil
 }
@@ -338,7 +344,7 @@ func endWords(x *fsm.Exit) (text string, attrs []slog.Attr) {
 		attrs = append(attrs, slog.Int("code", x.Code))
 	case fsm.ReasonSignaled:
 		how = "signal " + signalName(x.Signal)
-		attrs = append(attrs, slog.String("signal", signalName(x.Signal)), slog.Bool("core", x.Core))
+		attrs = append(attrs, slog.String("signal", signalName(x.Signal)), slog.Bool("core", x.Core), slog.Bool("oom", x.OOM))
 	default:
 		how = "unknown status"
 	}

@@ -47,6 +47,7 @@ type launcher struct {
 	uid      int // who it runs as
 	attr     *spawn.Attributes
 	sockets  []passedSocket
+	limits   []spawn.Setting // of each slot's cgroup
 }
 
 // prepare makes the launchers of a configuration. Those of entries that are
@@ -55,7 +56,7 @@ func (s *Supervisor) prepare(c *config.Config) {
 	for _, e := range c.Entries {
 		l := &launcher{
 			command: e.Command, delay: e.Delay, template: e.Template(s.Identity.Name, s.Environ),
-			uid: os.Geteuid(), attr: attributes(e), sockets: passedSockets(e),
+			uid: os.Geteuid(), attr: attributes(e), sockets: passedSockets(e), limits: s.limits(&e.Resources),
 		}
 		if e.Identity != nil {
 			l.uid = int(e.Identity.UID)

@@ -137,11 +137,12 @@ func (e *edge) Signal(t spawn.Token, sig int) error {
 	return nil
 }
 
-func (e *edge) SignalGroup(t spawn.Token, sig int) error { return e.Signal(t, sig) }
-func (e *edge) SignalTree(t spawn.Token, sig int) error  { return e.Signal(t, sig) }
-func (e *edge) Release(spawn.Token)                      { e.released++ }
-func (e *edge) RemoveCgroup(string)                      {}
-func (e *edge) Look(spawn.Token)                         {}
+func (e *edge) SignalGroup(t spawn.Token, sig int) error     { return e.Signal(t, sig) }
+func (e *edge) SignalTree(t spawn.Token, sig int) error      { return e.Signal(t, sig) }
+func (e *edge) Release(spawn.Token)                          { e.released++ }
+func (e *edge) SetLimits(spawn.Token, []spawn.Setting) error { return nil }
+func (e *edge) RemoveCgroup(string)                          {}
+func (e *edge) Look(spawn.Token)                             {}
 
 func (e *edge) Adopt(list []spawn.Child) []error {
 	e.mu.Lock()

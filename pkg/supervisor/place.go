@@ -22,6 +22,7 @@ func (s *Supervisor) place(id fsm.ID) spawn.Place {
 	p := spawn.Place{Marks: marks(id)}
 	if s.Cgroups != nil {
 		p.Cgroup = s.Cgroups.Path(cgroupName(id.Entry, id.Slot))
+		p.Settings = s.launchers[id.Entry].limits
 	}
 	return p
 }

@@ -106,7 +106,7 @@ func (p *publisher) entry(ec *fsm.EntryChange, processes []*view.Process) *view.
 		Processes: p.processes(processes, ec.Slots),
 		Desired:   ec.Desired,
 		Uptime:    histogram(c.Uptime, uptimeBounds), RestartLatency: histogram(c.RestartLatency, latencyBounds),
-		EndedCPU: view.CPU{User: c.User.Seconds(), System: c.Sys.Seconds()},
+		EndedCPU: view.CPU{User: c.User.Seconds(), System: c.Sys.Seconds()}, OOMKills: c.OOMKills,
 	}
 	for s, name := range stateNames {
 		e.States = append(e.States, view.LabelCount{Label: name, N: uint64(ec.States[s])})
@@ -175,7 +175,7 @@ func (p *publisher) process(c *fsm.SlotStatus, old *view.Process) *view.Process 
 func exitRecord(x *fsm.Exit) *view.Exit {
 	r := &view.Exit{
 		At: time.Unix(0, x.Wall), PID: x.PID, Incarnation: x.Incarnation, Reason: x.Reason.String(),
-		Core: x.Core, Initiator: x.Initiator.String(), Error: x.Error, UptimeMS: x.Uptime.Milliseconds(),
+		Core: x.Core, OOM: x.OOM, Initiator: x.Initiator.String(), Error: x.Error, UptimeMS: x.Uptime.Milliseconds(),
 	}
 	switch x.Reason {
 	case fsm.ReasonExited:

@@ -207,6 +207,9 @@ func Resume(o Options, saved *state.Daemon, files map[string]int) (*Supervisor, 
 	restart := make(map[string]bool)
 	for _, c := range config.Compare(applied, o.Config).Entries {
 		restart[c.Name] = c.Action == config.Restart
+		if slices.Contains(c.Keys, "resources") {
+			s.relimit(c.Name)
+		}
 	}
 	s.step(fsm.Configure{Entries: machineEntries(o.Config), Restart: restart})
 	s.paused = false

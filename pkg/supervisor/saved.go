@@ -48,7 +48,7 @@ func saveTotals(c *fsm.Counters) state.Totals {
 		Starts: c.Starts, Exits: c.Exits,
 		Uptime:  state.Histogram{Counts: c.Uptime.Counts, SumNS: int64(c.Uptime.Sum)},
 		Latency: state.Histogram{Counts: c.RestartLatency.Counts, SumNS: int64(c.RestartLatency.Sum)},
-		UserNS:  int64(c.User), SysNS: int64(c.Sys),
+		UserNS:  int64(c.User), SysNS: int64(c.Sys), OOMKills: c.OOMKills,
 	}
 	for _, x := range c.ByStatus {
 		t.ByStatus = append(t.ByStatus, state.StatusTotal{Reason: x.Reason.String(), Number: x.Number, N: x.N})
@@ -80,7 +80,7 @@ func saveSlot(s *fsm.SlotSnapshot) state.Slot {
 		out.Last = &state.Exit{
 			At: int64(x.At), Wall: x.Wall, PID: x.PID, Incarnation: x.Incarnation, Reason: x.Reason.String(),
 			Code: x.Code, Signal: x.Signal, Core: x.Core, Initiator: x.Initiator.String(), Error: x.Error,
-			UptimeNS: int64(x.Uptime), UsageSet: x.UsageSet, UserNS: int64(x.User), SysNS: int64(x.Sys), MaxRSS: x.MaxRSS,
+			UptimeNS: int64(x.Uptime), OOM: x.OOM, UsageSet: x.UsageSet, UserNS: int64(x.User), SysNS: int64(x.Sys), MaxRSS: x.MaxRSS,
 		}
 	}
 	return out
@@ -144,7 +144,7 @@ func (p *parser) totals(t *state.Totals) fsm.Counters {
 		Starts: t.Starts, Exits: t.Exits,
 		Uptime:         p.histogram(t.Uptime, len(fsm.UptimeBounds)),
 		RestartLatency: p.histogram(t.Latency, len(fsm.LatencyBounds)),
-		User:           time.Duration(t.UserNS), Sys: time.Duration(t.SysNS),
+		User:           time.Duration(t.UserNS), Sys: time.Duration(t.SysNS), OOMKills: t.OOMKills,
 	}
 	for _, x := range t.ByStatus {
 		c.ByStatus = append(c.ByStatus, fsm.ExitCount{Reason: parse(p, "reason", x.Reason, fsm.ParseReason), Number: x.Number, N: x.N})
@@ -183,7 +183,7 @@ func (p *parser) slot(s *state.Slot) fsm.SlotSnapshot {
 		out.Last = &fsm.Exit{
 			Status: fsm.Status{
 				Reason: parse(p, "reason", x.Reason, fsm.ParseReason), Code: x.Code, Signal: x.Signal, Core: x.Core,
-				UsageSet: x.UsageSet, User: time.Duration(x.UserNS), Sys: time.Duration(x.SysNS), MaxRSS: x.MaxRSS,
+				OOM: x.OOM, UsageSet: x.UsageSet, User: time.Duration(x.UserNS), Sys: time.Duration(x.SysNS), MaxRSS: x.MaxRSS,
 			},
 			At: fsm.Instant(x.At), Wall: x.Wall, PID: x.PID, Incarnation: x.Incarnation,
 			Initiator: p.initiator(x.Initiator), Error: x.Error, Uptime: time.Duration(x.UptimeNS),

@@ -26,8 +26,8 @@ import (
 	"github.com/sentryd/sentryd/pkg/view"
 )
 
-// Options are what a Supervisor is made of. All but Cgroups, Moderation and
-// Missing are required.
+// Options are what a Supervisor is made of. All but Cgroups, Controllers,
+// Moderation and Missing are required.
 type Options struct {
 	Identity Identity
 	Config   *config.Config
@@ -48,6 +48,8 @@ type Options struct {
 	Log        *slog.Logger
 	// Cgroups is where each slot has a cgroup; nil where there can be none.
 	Cgroups Cgroups
+	// Controllers are those that limit what is in Cgroups, sorted.
+	Controllers []string
 	// Containment is how the trees of processes are known: view.Cgroup2,
 	// view.Lineage or view.NoContainment.
 	Containment string

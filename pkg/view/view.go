@@ -130,6 +130,7 @@ type Entry struct {
 	Uptime         Histogram    `json:"-"` // seconds, of ended incarnations
 	RestartLatency Histogram    `json:"-"` // seconds from exit to next start, less the configured delay
 	EndedCPU       CPU          `json:"-"` // of ended incarnations
+	OOMKills       uint64       `json:"-"` // processes killed for lack of memory, by the limits of the entry
 	LogLines       uint64       `json:"-"`
 	LogBytes       uint64       `json:"-"`
 }

@@ -66,6 +66,7 @@ type Counters struct {
 	Uptime         Histogram
 	RestartLatency Histogram
 	User, Sys      time.Duration // of ended incarnations
+	OOMKills       uint64        // processes of any of its trees, main or not
 }
 
 func (c *Counters) exit(x *Exit) {

@@ -32,7 +32,8 @@ type Exited struct {
 	Wall      int64
 	Status    Status
 	TreeEmpty bool
-	Members   []int // what is left, as far as known; for people
+	OOMKills  uint64 // processes of its tree that the kernel killed for lack of memory
+	Members   []int  // what is left, as far as known; for people
 }
 
 // TreeEmpty says that nothing is left of an ended main process's tree.

@@ -70,14 +70,18 @@ func (m *Machine) exited(ev Exited) {
 		Status: ev.Status, At: ev.At, Wall: ev.Wall, PID: s.pid,
 		Incarnation: s.inc, Uptime: ev.At - s.startedAt,
 	}
-	if asked {
+	switch {
+	case asked:
 		x.Initiator = s.stopBy
+	case x.OOM:
+		x.Initiator = ByOOM
 	}
 	s.live, s.pid, s.last = false, 0, x
 	s.tree = !ev.TreeEmpty
 	s.members = ev.Members
 	s.exitedAt = ev.At
 	e.counters.exit(x)
+	e.counters.OOMKills += ev.OOMKills
 	m.act(Ended{ID: ev.ID, Exit: x})
 	if asked {
 		if s.tree && e.StopMode == StopTree && s.kills == 0 {

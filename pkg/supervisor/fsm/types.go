@@ -103,10 +103,11 @@ const (
 	ByCommand
 	ByReload
 	ByShutdown
+	ByOOM // the kernel, for lack of memory
 	numInitiators
 )
 
-var initiatorNames = [numInitiators]string{"process", "scale", "command", "reload", "shutdown"}
+var initiatorNames = [numInitiators]string{"process", "scale", "command", "reload", "shutdown", "oom"}
 
 // String returns the initiator's name as the outside knows it.
 func (i Initiator) String() string { return initiatorNames[i] }
@@ -157,6 +158,7 @@ type Status struct {
 	UsageSet  bool // the three below are known
 	User, Sys time.Duration
 	MaxRSS    int64 // bytes
+	OOM       bool  // the kernel killed it for lack of memory
 }
 
 // Exit is the record of an incarnation that ended or could not start.

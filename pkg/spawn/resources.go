@@ -1,0 +1,150 @@
+package spawn
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Setting is what is written to a file of a cgroup: a limit, for example
+// {"memory.max", "67108864"}. See Documentation/admin-guide/cgroup-v2.rst.
+type Setting struct {
+	File, Value string
+}
+
+// EnableControllers has the cgroups in the directory limit what these
+// controllers ("cpu", "memory", "pids") are for. It returns those that could not
+// be had, each with the reason.
+//
+// A controller comes from the cgroup above: for that, and for nothing else, the
+// cgroup that this process was started in is written to. A cgroup that passes
+// controllers on may have no process of its own, so this process moves to one of
+// its own in the directory; where others are in it too, the kernel refuses (EBUSY).
+// To be called before children are started, by one goroutine at a time.
+func (g *Cgroups) EnableControllers(names []string) map[string]error {
+	missing := make(map[string]error)
+	for _, name := range names {
+		if err := g.enable(name); err != nil {
+			missing[name] = err
+		}
+	}
+	return missing
+}
+
+// Lacks is EnableControllers without doing it: it names those that are certainly
+// not to be had. It may be called at any time.
+func (g *Cgroups) Lacks(names []string) map[string]error {
+	missing := make(map[string]error)
+	for _, name := range names {
+		if !slices.Contains(readWords(filepath.Join(g.dir, "cgroup.controllers")), name) {
+			if err := g.above(name); err != nil {
+				missing[name] = err
+			}
+		}
+	}
+	return missing
+}
+
+// above reports an error if the cgroup above does not have the controller.
+func (g *Cgroups) above(name string) error {
+	above := filepath.Dir(g.dir)
+	if !slices.Contains(readWords(filepath.Join(above, "cgroup.controllers")), name) {
+		return fmt.Errorf("the cgroup %s does not have it", above)
+	}
+	return nil
+}
+
+func (g *Cgroups) enable(name string) error {
+	control := filepath.Join(g.dir, "cgroup.subtree_control")
+	if slices.Contains(readWords(control), name) {
+		return nil
+	}
+	if !slices.Contains(readWords(filepath.Join(g.dir, "cgroup.controllers")), name) {
+		above := filepath.Dir(g.dir)
+		if err := g.above(name); err != nil {
+			return err
+		}
+		err := writeFile(filepath.Join(above, "cgroup.subtree_control"), "+"+name)
+		if errors.Is(err, unix.EBUSY) {
+			if err = g.moveToLeaf(); err == nil {
+				err = writeFile(filepath.Join(above, "cgroup.subtree_control"), "+"+name)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("enable the %s controller below %s: %w", name, above, err)
+		}
+	}
+	if err := writeFile(control, "+"+name); err != nil {
+		return fmt.Errorf("enable the %s controller below %s: %w", name, g.dir, err)
+	}
+	return nil
+}
+
+// moveToLeaf takes this process out of the cgroup that it was started in.
+func (g *Cgroups) moveToLeaf() error {
+	path := filepath.Join(g.dir, leaf)
+	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return writeFile(filepath.Join(path, "cgroup.procs"), "0")
+}
+
+// apply writes the settings to a cgroup. An empty list costs nothing.
+func apply(path string, settings []Setting) *StartError {
+	for _, s := range settings {
+		file := path + "/" + s.File
+		// Since Linux 6.16 a lower memory.max is not waited for then.
+		fd, err := unix.Open(file, unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		if err == nil {
+			_, err = unix.Write(fd, []byte(s.Value))
+			unix.Close(fd)
+		}
+		if err != nil {
+			return &StartError{Op: "write " + s.Value + " to", Path: file, Errno: errnoOf(err)}
+		}
+	}
+	return nil
+}
+
+// oomKills reads how many processes of a cgroup and below it the kernel has
+// killed for lack of memory, 0 if it does not tell: memory.events, oom_kill.
+func oomKills(path string) uint64 {
+	b, err := os.ReadFile(path + "/memory.events")
+	if err != nil {
+		return 0
+	}
+	for line := range bytes.Lines(b) {
+		if n, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte("oom_kill ")); ok {
+			kills, err := strconv.ParseUint(string(n), 10, 64)
+			if err != nil {
+				return 0
+			}
+			return kills
+		}
+	}
+	return 0
+}
+
+// SetLimits has the settings written to the cgroup of a child that lives, in
+// place of those that it was started with. It does not wait for that; LimitFailed
+// follows if it can not be done. It fails with an error that wraps syscall.ESRCH if
+// there is no such child any more, or not yet, or if it has no cgroup.
+func (p *Pool) SetLimits(token Token, settings []Setting) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.children[token]
+	if c == nil || c.place.Cgroup == "" || p.closed {
+		return fmt.Errorf("set limits of child %d: %w", token, syscall.ESRCH)
+	}
+	c.place.Settings = settings
+	p.orders = append(p.orders, order{child: c, settings: settings})
+	p.wakeWalker()
+	return nil
+}
