@@ -57,6 +57,7 @@ func (m *Machine) reconfigure(e *entry, spec Entry, restart bool) {
 		for n, r := range e.retired {
 			e.retired[n] = Retired{Incarnation: r.Incarnation}
 		}
+		e.notedRetired = true
 	}
 	delay := e.Delay
 	e.Entry = spec
@@ -72,7 +73,7 @@ func (m *Machine) reconfigure(e *entry, spec Entry, restart bool) {
 		m.setCount(e, count, ByReload)
 		return
 	}
-	e.newGeneration() // of which the slots that come now are already
+	m.newGeneration(e) // of which the slots that come now are already
 	m.setCount(e, count, ByReload)
 	m.startRoll(e, 1, ByReload)
 }
@@ -82,6 +83,7 @@ func (m *Machine) start(ev Start) {
 	if !ok {
 		return
 	}
+	m.noted.entry(e)
 	if ev.Slot == AllSlots {
 		e.unhold()
 	}
@@ -111,6 +113,7 @@ func (m *Machine) stop(ev Stop) {
 	if !ok {
 		return
 	}
+	m.noted.entry(e)
 	if ev.Slot == AllSlots {
 		e.held = true
 		e.roll.active = false
@@ -132,6 +135,7 @@ func (m *Machine) restart(ev Restart) {
 	if !ok {
 		return
 	}
+	m.noted.entry(e)
 	if ev.Slot == AllSlots {
 		e.unhold()
 	}
@@ -142,7 +146,7 @@ func (m *Machine) restart(ev Restart) {
 		}
 	}
 	if ev.Slot == AllSlots {
-		e.newGeneration()
+		m.newGeneration(e)
 		m.startRoll(e, ev.Batch, ByCommand)
 		return
 	}
@@ -189,6 +193,7 @@ func (e *entry) unhold() {
 		r.Held = false
 		e.retired[n] = r
 	}
+	e.notedRetired = true
 }
 
 // command is targets for commands that a daemon which is stopping refuses.
@@ -201,9 +206,10 @@ func (m *Machine) command(name string, n int) (*entry, []*slot, bool) {
 }
 
 func (m *Machine) shutdown() {
-	m.stopping = true
+	m.stopping, m.noted.whole = true, true
 	for _, e := range m.order {
 		e.roll.active = false
+		m.noted.entry(e)
 		for _, s := range e.slots {
 			if s != nil {
 				m.settle(s)
@@ -216,7 +222,7 @@ func (m *Machine) killAll() {
 	if !m.stopping {
 		return
 	}
-	m.killing = true
+	m.killing, m.noted.whole = true, true
 	for _, e := range m.order {
 		for _, s := range e.slots {
 			if s != nil && s.state == Stopping {
