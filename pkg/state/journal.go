@@ -152,11 +152,13 @@ func (j *Journal) compact(all *Batch) error {
 	if err != nil {
 		return &os.PathError{Op: "create", Path: journalTemp, Err: err}
 	}
+	Failpoint("compact-created")
 	if err := j.fill(fd, data, all.seal()); err != nil {
 		unix.Close(fd)
 		_ = unix.Unlinkat(j.dir, journalTemp, 0) // it takes room
 		return err
 	}
+	Failpoint("compact-renamed")
 	j.closeFile()
 	j.file, j.size, j.stale = fd, size, false
 	j.limit = max(minCompact, compactFactor*size)
@@ -171,6 +173,7 @@ func (j *Journal) fill(fd int, head, all []byte) error {
 	if err := write(fd, all); err != nil {
 		return err
 	}
+	Failpoint("compact-written")
 	if err := unix.Renameat(j.dir, journalTemp, j.dir, journalName); err != nil {
 		return &os.PathError{Op: "rename", Path: journalTemp, Err: err}
 	}

@@ -52,6 +52,7 @@ func (m *Machine) reconfigure(e *entry, spec Entry, restart bool) {
 		for _, s := range e.slots {
 			if s != nil {
 				s.held = e.held
+				m.noted.slot(s)
 			}
 		}
 		for n, r := range e.retired {
@@ -92,6 +93,7 @@ func (m *Machine) start(ev Start) {
 			continue
 		}
 		s.held = false
+		m.noted.slot(s)
 		if !m.exists(s) {
 			continue // on its way out; if it is wanted again before, it starts
 		}
