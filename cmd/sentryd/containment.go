@@ -14,9 +14,13 @@ import (
 	"github.com/sentryd/sentryd/pkg/view"
 )
 
-// contain settles how the trees of processes are known on this host: in
+// contain settles, once, how the trees of processes are known on this host: in
 // cgroups, or by lineage with the reason why not in cgroups.
-func (d *daemon) contain(name, dir string) (containment string, missing []string) {
+func (d *daemon) contain(name, dir string) {
+	d.containment, d.lacks = d.findContainment(name, dir)
+}
+
+func (d *daemon) findContainment(name, dir string) (containment string, missing []string) {
 	var err error
 	if d.cgroups, err = spawn.OpenCgroups(cgroupDir(name, dir)); err == nil {
 		return view.Cgroup2, nil

@@ -55,6 +55,7 @@ type Event struct {
 
 	Err      *StartError // StartFailed only
 	Identity *Identity   // Started only, with Options.Identify; nil if there is none
+	Cgroup   string      // Started only: the one that the child was started in, see Place; "" if none
 	Status   Status      // Exited only
 
 	// TreeEmpty: nothing was left of the child's tree when the child was reaped.

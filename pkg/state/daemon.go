@@ -32,9 +32,8 @@ type Daemon struct {
 	// Cgroups is the directory in which the slots' cgroups are.
 	Cgroups string   `json:"cgroups,omitempty"`
 	Sockets []Socket `json:"sockets,omitempty"` // of entries
-	// Kept: the daemon ended in good order and left its processes. No start was
-	// under way.
-	Kept     bool     `json:"kept,omitempty"`
+	// Settled: of the starts that are pending none has happened, nor will.
+	Settled  bool     `json:"settled,omitempty"`
 	Counters Counters `json:"counters"`
 	Reload   Reload   `json:"reload"`
 	// Output is what pkg/logs hands over, JSON in its own form. It travels

@@ -13,8 +13,9 @@ import (
 // Names in the runtime directory. What a crash left of journalTemp is removed by
 // the next compaction.
 const (
-	journalName = "journal"
 	journalTemp = "journal.new"
+	// JournalName is that of the journal.
+	JournalName = "journal"
 )
 
 // A journal is made anew when it is larger than minCompact, and than
@@ -174,7 +175,7 @@ func (j *Journal) fill(fd int, head, all []byte) error {
 		return err
 	}
 	Failpoint("compact-written")
-	if err := unix.Renameat(j.dir, journalTemp, j.dir, journalName); err != nil {
+	if err := unix.Renameat(j.dir, journalTemp, j.dir, JournalName); err != nil {
 		return &os.PathError{Op: "rename", Path: journalTemp, Err: err}
 	}
 	return nil
@@ -201,7 +202,7 @@ func write(fd int, data []byte) error {
 // journal is stale then.
 func (j *Journal) Remove() error {
 	j.stale = true
-	if err := unix.Unlinkat(j.dir, journalName, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := unix.Unlinkat(j.dir, JournalName, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove the journal: %w", err)
 	}
 	return nil
@@ -241,14 +242,14 @@ func readJournal(dir string) ([]byte, error) {
 		return nil, err
 	}
 	defer unix.Close(dirfd)
-	fd, err := unix.Openat(dirfd, journalName, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(dirfd, JournalName, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: journalName, Err: err}
+		return nil, &os.PathError{Op: "open", Path: JournalName, Err: err}
 	}
-	f := os.NewFile(uintptr(fd), journalName)
+	f := os.NewFile(uintptr(fd), JournalName)
 	defer f.Close()
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
