@@ -17,9 +17,13 @@ import (
 	"github.com/sentryd/sentryd/pkg/view"
 )
 
-// contain settles how the trees of processes are known on this host: in
+// contain settles, once, how the trees of processes are known on this host: in
 // cgroups, or by lineage with the reason why not in cgroups.
-func (d *daemon) contain(name, dir string) (containment string, missing []string) {
+func (d *daemon) contain(name, dir string) {
+	d.containment, d.lacks = d.findContainment(name, dir)
+}
+
+func (d *daemon) findContainment(name, dir string) (containment string, missing []string) {
 	var err error
 	if d.cgroups, err = spawn.OpenCgroups(cgroupDir(name, dir)); err == nil {
 		return view.Cgroup2, nil
@@ -72,7 +76,7 @@ func (d *daemon) enable(controllers []string) map[string]error {
 	return d.cgroups.EnableControllers(controllers)
 }
 
-func (d *daemon) lacks(controllers []string) map[string]error {
+func (d *daemon) lacking(controllers []string) map[string]error {
 	if d.cgroups == nil {
 		return withoutCgroups(controllers)
 	}
@@ -91,7 +95,7 @@ func withoutCgroups(controllers []string) map[string]error {
 func (d *daemon) reloadable(path string) (*config.Config, error) {
 	cfg, err := config.Load(path, loadOptions())
 	if err == nil {
-		_, _, err = d.limit(cfg, d.lacks)
+		_, _, err = d.limit(cfg, d.lacking)
 	}
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,10 +51,14 @@ type daemon struct {
 	output  *logs.Output
 	pool    *spawn.Pool
 	cgroups *spawn.Cgroups // nil where there can be none
-	witness *supervisor.Witness
-	serving *serving
-	sup     *supervisor.Supervisor
-	stop    chan struct{}
+	// How the trees of processes are known, and what follows where not in cgroups.
+	containment string
+	lacks       []string
+	witness     *supervisor.Witness
+	serving     *serving
+	sup         *supervisor.Supervisor
+	adopted     // what an earlier daemon left
+	stop        chan struct{}
 }
 
 // runDaemon runs the daemon in the foreground, until it is to end.
@@ -68,17 +73,29 @@ func (d *daemon) run() error {
 	go func() {
 		var err error
 		spawn.Prewarm(spareThreads)
-		d.pool, err = spawn.New(spawn.Options{Spawners: spawners})
+		d.pool, err = spawn.New(spawn.Options{Spawners: spawners, Identify: true})
 		made <- err
 	}()
 	inherited, saved, pipes, inheritErr := inherit()
-	cfg, err := d.load(saved)
+	cfg, broken := d.load(saved)
+	if broken != nil && (saved != nil || !d.leftSomething()) {
+		return broken
+	}
+	name, err := d.nameOf(cfg)
 	if err != nil {
 		return err
 	}
-	dir, err := d.directory(cfg.Name, inherited)
+	dir, err := d.directory(name, inherited)
 	if err != nil {
-		return err
+		return cmp.Or(broken, err)
+	}
+	d.contain(name, dir)
+	if saved == nil {
+		d.find(name, dir)
+		if cfg, err = d.goodConfig(cfg, broken); err != nil {
+			os.Remove(d.lock.Name())
+			return err
+		}
 	}
 	if err := d.open(cfg, dir, saved, pipes, inherited, made); err != nil {
 		return err
@@ -220,9 +237,9 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 	if saved != nil {
 		started = time.Unix(0, saved.StartedWall)
 	}
-	containment, lacks := d.contain(cfg.Name, dir)
+	lacks := append(d.lacks, d.openJournal(dir)...)
 	controllers, unlimited, err := d.limit(cfg, d.enable)
-	if err != nil && saved == nil {
+	if err != nil && saved == nil && !d.remains.Any() {
 		d.removeCgroups()
 		return err
 	}
@@ -233,11 +250,12 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 	o := supervisor.Options{
 		Identity: supervisor.Identity{
 			Name: cfg.Name, PID: os.Getpid(), Version: d.version, StartedAt: started, Config: cfg.Path,
+			Args: os.Args,
 		},
-		Config: cfg, Load: func() (*config.Config, error) { return d.reloadable(cfg.Path) },
+		Config: cfg, Load: func() (*config.Config, error) { return d.reloadable(d.configPath(cfg)) },
 		Environ: childEnviron(os.Environ()), Processes: d.pool, Output: d.output, Sockets: sockets.NewSet(), Witness: d.witness,
 		Serving: d.serving, Handover: d, Log: log,
-		Cgroups: d.cgroupsOf(), Controllers: controllers, Containment: containment, Missing: append(lacks, missing()...),
+		Journal: d.journalOf(), Cgroups: d.cgroupsOf(), Controllers: controllers, Containment: d.containment, Missing: append(lacks, missing()...),
 		Clock: supervisor.Clock{Now: monotonic(), Wall: time.Now}, Moderation: time.Millisecond,
 	}
 	if saved == nil {
@@ -245,7 +263,9 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 		for _, sentence := range o.Missing {
 			log.Warn(sentence)
 		}
-		d.sup = supervisor.New(o)
+		if err := d.begin(o); err != nil {
+			return err
+		}
 		d.sweepCgroups()
 		return nil
 	}
@@ -265,6 +285,7 @@ func (d *daemon) serve() error {
 	if err := d.serving.start(d.sup); err != nil {
 		return err
 	}
+	state.Failpoint("serve")
 	go d.witness.Run(d.stop)
 	go d.obey()
 	go d.answer()
@@ -371,7 +392,7 @@ func (d *daemon) sayKept() {
 		n += e.Running
 	}
 	if n > 0 {
-		d.output.Logger().Warn("processes are left running without a supervisor; this version does not adopt them at the next start", "processes", n)
+		d.output.Logger().Info("processes are left running for the next start", "processes", n)
 	}
 }
 

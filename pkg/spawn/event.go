@@ -59,6 +59,7 @@ type Event struct {
 
 	Err      *StartError // StartFailed and LimitFailed only
 	Identity *Identity   // Started only, with Options.Identify; nil if there is none
+	Cgroup   string      // Started only: the one that the child was started in, see Place; "" if none
 	Status   Status      // Exited only
 
 	// OOMKills is how many processes of the tree the kernel killed for lack of

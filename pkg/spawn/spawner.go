@@ -194,7 +194,7 @@ func (s *spawner) settle(o outcome) {
 			p.emit(failed(s.job.token, &StartError{Op: "watch", Errno: errnoOf(err)}))
 			return
 		}
-		p.emit(Event{Kind: Started, Token: s.job.token, PID: o.pid, Identity: o.identity})
+		p.emit(Event{Kind: Started, Token: s.job.token, PID: o.pid, Identity: o.identity, Cgroup: s.target.cgroup})
 	}
 }
 

@@ -61,7 +61,13 @@ func (b *Batch) SlotGone(entry string, slot int) {
 	b.record(recSlotGone, func(buf []byte) []byte { return appendSlotName(buf, entry, slot) })
 }
 
-// Entry records the state of an entry, all but its slots.
+// Retired records that a slot is no more, nor its process, and what outlives it.
+func (b *Batch) Retired(entry string, slot int, r Retired) {
+	b.record(recRetired, func(buf []byte) []byte { return appendRetired(buf, entry, slot, r) })
+}
+
+// Entry records the state of an entry, all but its slots. What is in Retired adds
+// to what was recorded of that before.
 func (b *Batch) Entry(e *Entry) {
 	b.record(recEntry, func(buf []byte) []byte { return appendEntry(buf, e) })
 }

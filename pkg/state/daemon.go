@@ -30,8 +30,10 @@ type Daemon struct {
 
 	Machine Machine `json:"machine"`
 	// Cgroups is the directory in which the slots' cgroups are.
-	Cgroups  string   `json:"cgroups,omitempty"`
-	Sockets  []Socket `json:"sockets,omitempty"` // of entries
+	Cgroups string   `json:"cgroups,omitempty"`
+	Sockets []Socket `json:"sockets,omitempty"` // of entries
+	// Settled: of the starts that are pending none has happened, nor will.
+	Settled  bool     `json:"settled,omitempty"`
 	Counters Counters `json:"counters"`
 	Reload   Reload   `json:"reload"`
 	// Output is what pkg/logs hands over, JSON in its own form. It travels
@@ -91,6 +93,7 @@ type Counters struct {
 	ProcEvents      map[string]uint64 `json:"proc_events,omitempty"`
 	ProcLost        uint64            `json:"proc_lost,omitempty"`
 	ProcResyncs     uint64            `json:"proc_resyncs,omitempty"`
+	Adopted         uint64            `json:"adopted,omitempty"`
 	DetectionCounts []uint64          `json:"detection_counts,omitempty"`
 	DetectionSum    float64           `json:"detection_sum,omitempty"`
 }
@@ -201,6 +204,8 @@ type Slot struct {
 	// Cgroup is the name in Daemon.Cgroups, or the path, of the cgroup that its
 	// processes are in.
 	Cgroup string `json:"cgroup,omitempty"`
+	// Survivor: its process was started by a daemon that died since.
+	Survivor bool `json:"survivor,omitempty"`
 }
 
 // Exit is the record of an incarnation that ended or could not start.

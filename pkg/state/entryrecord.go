@@ -153,7 +153,8 @@ func appendTotals(b []byte, t *Totals) []byte {
 	b = appendHistogram(b, 5, &t.Uptime)
 	b = appendHistogram(b, 6, &t.Latency)
 	b = appendInt(b, 7, t.UserNS)
-	return appendInt(b, 8, t.SysNS)
+	b = appendInt(b, 8, t.SysNS)
+	return appendUint(b, 13, t.OOMKills)
 }
 
 func (t *Totals) read(f fields) bool {
@@ -177,6 +178,8 @@ func (t *Totals) read(f fields) bool {
 			f.int64(&t.UserNS)
 		case 8:
 			f.int64(&t.SysNS)
+		case 13:
+			f.uint(&t.OOMKills)
 		}
 	}
 	return !f.bad

@@ -13,8 +13,9 @@ import (
 // Names in the runtime directory. What a crash left of journalTemp is removed by
 // the next compaction.
 const (
-	journalName = "journal"
 	journalTemp = "journal.new"
+	// JournalName is that of the journal.
+	JournalName = "journal"
 )
 
 // A journal is made anew when it is larger than minCompact, and than
@@ -152,11 +153,13 @@ func (j *Journal) compact(all *Batch) error {
 	if err != nil {
 		return &os.PathError{Op: "create", Path: journalTemp, Err: err}
 	}
+	Failpoint("compact-created")
 	if err := j.fill(fd, data, all.seal()); err != nil {
 		unix.Close(fd)
 		_ = unix.Unlinkat(j.dir, journalTemp, 0) // it takes room
 		return err
 	}
+	Failpoint("compact-renamed")
 	j.closeFile()
 	j.file, j.size, j.stale = fd, size, false
 	j.limit = max(minCompact, compactFactor*size)
@@ -171,7 +174,8 @@ func (j *Journal) fill(fd int, head, all []byte) error {
 	if err := write(fd, all); err != nil {
 		return err
 	}
-	if err := unix.Renameat(j.dir, journalTemp, j.dir, journalName); err != nil {
+	Failpoint("compact-written")
+	if err := unix.Renameat(j.dir, journalTemp, j.dir, JournalName); err != nil {
 		return &os.PathError{Op: "rename", Path: journalTemp, Err: err}
 	}
 	return nil
@@ -198,7 +202,7 @@ func write(fd int, data []byte) error {
 // journal is stale then.
 func (j *Journal) Remove() error {
 	j.stale = true
-	if err := unix.Unlinkat(j.dir, journalName, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := unix.Unlinkat(j.dir, JournalName, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove the journal: %w", err)
 	}
 	return nil
@@ -238,14 +242,14 @@ func readJournal(dir string) ([]byte, error) {
 		return nil, err
 	}
 	defer unix.Close(dirfd)
-	fd, err := unix.Openat(dirfd, journalName, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(dirfd, JournalName, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: journalName, Err: err}
+		return nil, &os.PathError{Op: "open", Path: JournalName, Err: err}
 	}
-	f := os.NewFile(uintptr(fd), journalName)
+	f := os.NewFile(uintptr(fd), JournalName)
 	defer f.Close()
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {

@@ -94,7 +94,7 @@ func TestJournalLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantCounted(t, dir, 2)
-	st, err := os.Lstat(filepath.Join(dir, journalName))
+	st, err := os.Lstat(filepath.Join(dir, JournalName))
 	if err != nil || st.Mode() != 0o600 || st.Size() != j.Size() {
 		t.Errorf("%v, %v, size %d", st, err, j.Size())
 	}
@@ -225,7 +225,7 @@ func TestJournalThatIsNone(t *testing.T) {
 		},
 	} {
 		dir := t.TempDir()
-		if err := put(filepath.Join(dir, journalName)); err != nil {
+		if err := put(filepath.Join(dir, JournalName)); err != nil {
 			t.Fatal(err)
 		}
 		if r, err := ReadJournal(dir); r != nil || err == nil {
@@ -293,7 +293,7 @@ func playNoRoom() error {
 		if n, err := readCounted(dir); err != nil || n != 1 {
 			return fmt.Errorf("%d bytes fit: then %d, %v", extra, n, err)
 		}
-		if st, err := os.Stat(filepath.Join(dir, journalName)); err != nil || st.Size() != size {
+		if st, err := os.Stat(filepath.Join(dir, JournalName)); err != nil || st.Size() != size {
 			return fmt.Errorf("%d bytes fit: the torn end was left: %v, %v", extra, st, err)
 		}
 		if err := room(10); err != nil {

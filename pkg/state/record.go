@@ -25,15 +25,16 @@ type Marks struct {
 // Kinds of records. A kind never gets another meaning; a reader skips kinds it
 // does not know.
 const (
-	recDaemon      = 1 // JSON of Daemon, without its entries and sources
-	recSources     = 2 // JSON of sources
-	recMarks       = 3 // fields
-	recEntry       = 4 // fields of an Entry, without its slots
-	recEntryGone   = 5 // the entry's name; its slots and processes go too
-	recSlot        = 6 // fields: 1 the entry's name, then those of a Slot
-	recSlotGone    = 7 // fields: entry's name, slot; its process goes too
-	recProcess     = 8 // fields of a Process, the only one of its slot
-	recProcessGone = 9 // fields: entry's name, slot
+	recDaemon      = 1  // JSON of Daemon, without its entries and sources
+	recSources     = 2  // JSON of sources
+	recMarks       = 3  // fields
+	recEntry       = 4  // fields of an Entry, without its slots
+	recEntryGone   = 5  // the entry's name; its slots and processes go too
+	recSlot        = 6  // fields: 1 the entry's name, then those of a Slot
+	recSlotGone    = 7  // fields: entry's name, slot; its process goes too
+	recProcess     = 8  // fields of a Process, the only one of its slot
+	recProcessGone = 9  // fields: entry's name, slot
+	recRetired     = 10 // fields: entry's name, slot, and what outlives it; else as recSlotGone
 )
 
 // sources is what recSources holds.
@@ -105,6 +106,25 @@ func appendSlotName(b []byte, entry string, slot int) []byte {
 	return appendInt(b, 2, int64(slot))
 }
 
+func appendRetired(b []byte, entry string, slot int, r Retired) []byte {
+	b = appendSlotName(b, entry, slot)
+	b = appendUint(b, 3, r.Incarnation)
+	return appendBool(b, 4, r.Held)
+}
+
+func (r *Retired) read(f fields) (n slotName, ok bool) {
+	ok = n.read(f)
+	for f.next() {
+		switch f.num {
+		case 3:
+			f.uint(&r.Incarnation)
+		case 4:
+			f.bool(&r.Held)
+		}
+	}
+	return n, ok && !f.bad
+}
+
 func (n *slotName) read(f fields) bool {
 	for f.next() {
 		switch f.num {
@@ -142,6 +162,7 @@ func appendSlot(b []byte, entry string, s *Slot) []byte {
 	b = appendBool(b, 23, s.Rolling)
 	b = appendUint(b, 24, s.Gen)
 	b = appendText(b, 26, s.Cgroup)
+	b = appendBool(b, 27, s.Survivor)
 	if s.Last != nil {
 		b = appendNested(b, 25, func(b []byte) []byte { return appendExit(b, s.Last) })
 	}
@@ -204,6 +225,8 @@ func (s *Slot) read(f fields) (entry string, ok bool) {
 			f.bad = !s.Last.read(f.nested())
 		case 26:
 			f.string(&s.Cgroup)
+		case 27:
+			f.bool(&s.Survivor)
 		}
 	}
 	return entry, !f.bad && entry != "" && s.Slot >= 0
@@ -224,7 +247,8 @@ func appendExit(b []byte, x *Exit) []byte {
 	b = appendBool(b, 12, x.UsageSet)
 	b = appendInt(b, 13, x.UserNS)
 	b = appendInt(b, 14, x.SysNS)
-	return appendInt(b, 15, x.MaxRSS)
+	b = appendInt(b, 15, x.MaxRSS)
+	return appendBool(b, 16, x.OOM)
 }
 
 func (x *Exit) read(f fields) bool {
@@ -260,6 +284,8 @@ func (x *Exit) read(f fields) bool {
 			f.int64(&x.SysNS)
 		case 15:
 			f.int64(&x.MaxRSS)
+		case 16:
+			f.bool(&x.OOM)
 		}
 	}
 	return !f.bad

@@ -87,6 +87,7 @@ func parseJournal(data []byte, boot string) (*Recovered, error) {
 	p := replay{
 		entries:   make(map[string]*Entry),
 		slots:     make(map[slotName]*Slot),
+		retired:   make(map[slotName]Retired),
 		processes: make(map[slotName]*Process),
 	}
 	p.report.Newer = head.Format > JournalFormat
@@ -165,6 +166,7 @@ type replay struct {
 	marks     Marks
 	entries   map[string]*Entry
 	slots     map[slotName]*Slot
+	retired   map[slotName]Retired
 	processes map[slotName]*Process
 	report    JournalReport
 }
@@ -213,6 +215,10 @@ func (p *replay) record(kind byte, payload []byte) bool {
 		if !e.read(fields{rest: payload}) {
 			return false
 		}
+		for n, r := range e.Retired {
+			p.retired[slotName{e.Name, n}] = r
+		}
+		e.Retired = nil
 		p.entries[e.Name] = e
 	case recEntryGone:
 		p.entryGone(string(payload))
@@ -223,12 +229,22 @@ func (p *replay) record(kind byte, payload []byte) bool {
 			return false
 		}
 		p.slots[slotName{entry, s.Slot}] = s
+		delete(p.retired, slotName{entry, s.Slot})
 	case recProcess:
 		x := new(Process)
 		if !x.read(fields{rest: payload}) {
 			return false
 		}
 		p.processes[slotName{x.Entry, x.Slot}] = x
+	case recRetired:
+		var r Retired
+		n, ok := r.read(fields{rest: payload})
+		if !ok {
+			return false
+		}
+		delete(p.slots, n)
+		delete(p.processes, n)
+		p.retired[n] = r
 	case recSlotGone, recProcessGone:
 		var n slotName
 		if !n.read(fields{rest: payload}) {
@@ -249,6 +265,11 @@ func (p *replay) entryGone(name string) {
 	for n := range p.slots {
 		if n.entry == name {
 			delete(p.slots, n)
+		}
+	}
+	for n := range p.retired {
+		if n.entry == name {
+			delete(p.retired, n)
 		}
 	}
 	for n := range p.processes {
@@ -274,6 +295,14 @@ func (p *replay) result(report *JournalReport) *Daemon {
 			e.Slots = append(e.Slots, *p.slots[n])
 		} else {
 			report.Bad++
+		}
+	}
+	for n, r := range p.retired {
+		if e := p.entries[n.entry]; e != nil {
+			if e.Retired == nil {
+				e.Retired = make(map[int]Retired)
+			}
+			e.Retired[n.slot] = r
 		}
 	}
 	d.Machine.Entries = []Entry{}

@@ -13,6 +13,7 @@ import (
 type counts struct {
 	queueLength atomic.Int64
 	ignored     atomic.Uint64
+	adopted     atomic.Uint64 // processes taken over from a daemon that died
 
 	mu       sync.Mutex
 	failures map[string]uint64

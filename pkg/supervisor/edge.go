@@ -11,6 +11,7 @@ import (
 
 	"github.com/sentryd/sentryd/pkg/logs"
 	"github.com/sentryd/sentryd/pkg/spawn"
+	"github.com/sentryd/sentryd/pkg/state"
 	"github.com/sentryd/sentryd/pkg/supervisor/fsm"
 	"github.com/sentryd/sentryd/pkg/view"
 )
@@ -39,6 +40,7 @@ type Output interface {
 	Path(logs.Key) string
 	Remove(logs.Key)
 	Hold(logs.Key)
+	Label(k logs.Key, pid int, incarnation uint64)
 	Begin(logs.Record)
 	End(logs.Record)
 	Flush()
@@ -70,6 +72,7 @@ func (s *Supervisor) carryOut(actions []fsm.Action) (refusal *view.Error) {
 		case fsm.Entered:
 			s.tellEntered(a)
 		case fsm.Scaled:
+			state.Failpoint("scaled")
 			s.tellEntry(view.EventScaled, a.Entry, func(e *view.Event) { e.Count, e.Initiator = ptr(a.Count), a.By.String() })
 		case fsm.EntryAdded:
 			s.tellEntry(view.EventAdded, a.Entry, nil)
@@ -135,15 +138,22 @@ func (s *Supervisor) startSome() bool {
 			s.local = append(s.local, s.failed(c.id, s.Clock.Now(), s.Clock.Wall().UnixNano(), err))
 			continue
 		}
+		if s.scribe.own {
+			s.writeDown() // a socket of which only this child would tell
+		}
 		s.Output.Hold(key)
 		s.begin(c)
+		state.Failpoint("start")
 		s.Processes.Start(c.token, spec)
 	}
 	clear(s.unstarted[:n])
 	if s.unstarted = s.unstarted[n:]; len(s.unstarted) == 0 {
 		s.unstarted = nil
 	}
-	s.stepLocal()
+	if len(s.local) > 0 {
+		s.decideLocal()
+		s.act()
+	}
 	return n > 0
 }
 
@@ -177,6 +187,8 @@ func (s *Supervisor) send(a fsm.Send) {
 	case fsm.ScopeTree:
 		send = s.Processes.SignalTree
 	}
+	state.Failpoint("signal")
+	defer state.Failpoint("signaled")
 	if err := send(t, a.Signal); err != nil && !errors.Is(err, syscall.ESRCH) {
 		s.signalFailed(a.ID, a.Signal, a.Scope, err)
 	}
@@ -197,7 +209,9 @@ func (s *Supervisor) translate(e *spawn.Event) fsm.Event {
 	}
 	switch e.Kind {
 	case spawn.Started:
-		c.pid, c.startedAt = e.PID, e.At
+		state.Failpoint("started")
+		c.pid, c.startedAt, c.cgroup, c.identity = e.PID, e.At, e.Cgroup, e.Identity
+		s.scribe.started = append(s.scribe.started, c)
 		s.Witness.track(c.pid, c.token, c.startedAt)
 		return fsm.Spawned{ID: c.id, PID: e.PID, At: e.At, Wall: e.Wall}
 	case spawn.StartFailed:

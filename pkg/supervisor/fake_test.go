@@ -240,6 +240,7 @@ func (o output) Path(k logs.Key) string         { return k.String() }
 func (o output) Remove(logs.Key)                {}
 func (o output) Begin(r logs.Record)            { o.print(r) }
 func (o output) End(r logs.Record)              { o.print(r) }
+func (o output) Label(logs.Key, int, uint64)    {}
 func (o output) Flush()                         {}
 func (o output) Hold(k logs.Key)                { o.mu.Lock(); o.held[k] = true; o.mu.Unlock() }
 func (o output) Forget(string)                  {}

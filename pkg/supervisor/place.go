@@ -51,6 +51,7 @@ func (s *Supervisor) savePlaces(d *state.Daemon) {
 		e := &d.Machine.Entries[i]
 		for j := range e.Slots {
 			slot := &e.Slots[j]
+			slot.Survivor = s.adopted(fsm.ID{Entry: e.Name, Slot: slot.Slot, Incarnation: slot.Incarnation})
 			cgroup, ok := in[fsm.ID{Entry: e.Name, Slot: slot.Slot, Incarnation: slot.Incarnation}]
 			if !ok {
 				continue
@@ -83,4 +84,25 @@ func savedPlaces(d *state.Daemon) map[fsm.ID]spawn.Place {
 		}
 	}
 	return places
+}
+
+// adopted reports whether the process of an incarnation was started by a daemon
+// that died since.
+func (s *Supervisor) adopted(id fsm.ID) bool {
+	c := s.children[s.tokens[id]]
+	return c != nil && c.survivor
+}
+
+// survivors lists those of a saved state.
+func survivors(d *state.Daemon) map[fsm.ID]bool {
+	ids := make(map[fsm.ID]bool)
+	for i := range d.Machine.Entries {
+		e := &d.Machine.Entries[i]
+		for j := range e.Slots {
+			if slot := &e.Slots[j]; slot.Survivor {
+				ids[fsm.ID{Entry: e.Name, Slot: slot.Slot, Incarnation: slot.Incarnation}] = true
+			}
+		}
+	}
+	return ids
 }

@@ -56,6 +56,7 @@ type publisher struct {
 	entries []*view.Entry // sorted by name; elements are never written to once published
 	// commands are the entries' commands and delays as configured.
 	describe func(entry string) (command []string, delay time.Duration)
+	adopted  func(fsm.ID) bool // is its process one of a daemon that died?
 	wallAt   func(fsm.Instant) time.Time
 }
 
@@ -103,7 +104,7 @@ func (p *publisher) entry(ec *fsm.EntryChange, processes []*view.Process) *view.
 		Name: ec.Name, Command: command, DelayMS: delay.Milliseconds(), Count: ec.Count,
 		State: overall(&ec.EntryStatus), Running: ec.In(fsm.Running), Ready: ec.In(fsm.Running),
 		Starts: c.Starts, Exits: c.Exits,
-		Processes: p.processes(processes, ec.Slots),
+		Processes: p.processes(ec.Name, processes, ec.Slots),
 		Desired:   ec.Desired,
 		Uptime:    histogram(c.Uptime, uptimeBounds), RestartLatency: histogram(c.RestartLatency, latencyBounds),
 		EndedCPU: view.CPU{User: c.User.Seconds(), System: c.Sys.Seconds()}, OOMKills: c.OOMKills,
@@ -121,7 +122,7 @@ func (p *publisher) entry(ec *fsm.EntryChange, processes []*view.Process) *view.
 }
 
 // processes returns the old slots with the changed ones in their places.
-func (p *publisher) processes(old []*view.Process, changes []fsm.SlotStatus) []*view.Process {
+func (p *publisher) processes(entry string, old []*view.Process, changes []fsm.SlotStatus) []*view.Process {
 	list := make([]*view.Process, len(old), len(old)+len(changes))
 	copy(list, old)
 	slices.SortFunc(changes, func(a, b fsm.SlotStatus) int {
@@ -138,15 +139,15 @@ func (p *publisher) processes(old []*view.Process, changes []fsm.SlotStatus) []*
 			list = slices.Delete(list, at, at+1)
 		case c.Gone:
 		case found:
-			list[at] = p.process(c, list[at])
+			list[at] = p.process(entry, c, list[at])
 		default:
-			list = slices.Insert(list, at, p.process(c, nil))
+			list = slices.Insert(list, at, p.process(entry, c, nil))
 		}
 	}
 	return list
 }
 
-func (p *publisher) process(c *fsm.SlotStatus, old *view.Process) *view.Process {
+func (p *publisher) process(entry string, c *fsm.SlotStatus, old *view.Process) *view.Process {
 	q := &view.Process{
 		Slot: c.Slot, Incarnation: c.Incarnation, PID: c.PID, State: c.State.String(),
 		Ready: c.State == fsm.Running, Error: c.Error, Stragglers: c.Members,
@@ -157,6 +158,7 @@ func (p *publisher) process(c *fsm.SlotStatus, old *view.Process) *view.Process 
 	if c.PID != 0 {
 		at := time.Unix(0, c.StartedWall)
 		q.StartedAt = &at
+		q.Adopted = p.adopted(fsm.ID{Entry: entry, Slot: c.Slot, Incarnation: c.Incarnation})
 	}
 	if c.NextSet {
 		at := p.wallAt(c.Next)

@@ -37,17 +37,24 @@ func (s *Supervisor) save(ctx context.Context, next *config.Config) (saved *stat
 }
 
 func (s *Supervisor) saved(next *config.Config) *state.Daemon {
+	out := s.savedOwn(next)
+	out.Machine = saveMachine(s.machine.Snapshot())
+	s.savePlaces(out)
+	return out
+}
+
+// savedOwn is the saved state without entries.
+func (s *Supervisor) savedOwn(next *config.Config) *state.Daemon {
 	d := &s.publisher.daemon
 	out := &state.Daemon{
-		Name: s.Identity.Name, Config: s.Identity.Config, Binary: s.Handover.Binary(),
+		Name: s.Identity.Name, Args: s.Identity.Args, Config: s.Identity.Config, Binary: s.Handover.Binary(),
 		StartedWall: s.Identity.StartedAt.UnixNano(), ReexecedWall: wall(d.ReexecedAt), Reexecs: d.Reexecs,
 		Version: s.publisher.version,
 		Applied: saveSources(s.config.Sources), Checked: saveSources(next.Sources),
-		Machine: saveMachine(s.machine.Snapshot()), Counters: s.saveCounters(),
+		Machine: state.Machine{Stopping: s.machine.Stopping(), Ignored: s.machine.Ignored()}, Counters: s.saveCounters(),
 		Reload: state.Reload{Wall: d.LastReload.At.UnixNano(), OK: d.LastReload.OK, Error: d.LastReload.Error, SuccessWall: wall(d.LastReload.SuccessAt)},
 	}
 	out.Seq, out.Events = s.saveEvents()
-	s.savePlaces(out)
 	return out
 }
 
@@ -61,7 +68,9 @@ func (s *Supervisor) handOver(next *config.Config, serving []Socket) error {
 	s.Processes.Pause()
 	s.takeProcesses()
 	s.tellWitness()
+	s.settleJournal(true)
 	err := s.exec(next, serving)
+	s.settleJournal(false)
 	s.paused = false
 	s.Processes.Resume()
 	s.unstarted = nil
@@ -131,6 +140,7 @@ func (s *Supervisor) exec(next *config.Config, serving []Socket) error {
 			files = append(files, state.File{Name: ConnectorName, FD: int(f.Fd())})
 		}
 	}
+	state.Failpoint("exec")
 	return s.Handover.Exec(saved, files)
 }
 
@@ -198,7 +208,7 @@ func Resume(o Options, saved *state.Daemon, files map[string]int) (*Supervisor, 
 	s.counts.reexec(resultOK)
 
 	s.paused = true
-	s.adopt(snap, savedPlaces(saved), files)
+	s.adopt(snap, savedPlaces(saved), survivors(saved), files)
 	s.adoptSockets(saved.Sockets, files)
 	s.config = o.Config
 	s.prepare(applied)
@@ -249,7 +259,7 @@ func checkMachine(saved *state.Machine) error {
 
 // adopt takes over the processes of the former image: they are our children
 // still.
-func (s *Supervisor) adopt(snap fsm.Snapshot, places map[fsm.ID]spawn.Place, files map[string]int) {
+func (s *Supervisor) adopt(snap fsm.Snapshot, places map[fsm.ID]spawn.Place, survivors map[fsm.ID]bool, files map[string]int) {
 	var list []spawn.Child
 	var slots []*fsm.SlotSnapshot
 	for i := range snap.Entries {
@@ -261,7 +271,11 @@ func (s *Supervisor) adopt(snap fsm.Snapshot, places map[fsm.ID]spawn.Place, fil
 			}
 			id := fsm.ID{Entry: e.Name, Slot: slot.Slot, Incarnation: slot.Incarnation}
 			c := s.takeOver(id, slot)
+			c.survivor, c.cgroup = survivors[id], places[id].Cgroup
 			fd, ok := files[pidfdName(id)]
+			if ok {
+				s.identify(c, fd)
+			}
 			switch {
 			case !ok && slot.Live:
 				s.lose(c, slot, fmt.Errorf("its pidfd was not handed over"))
@@ -269,7 +283,7 @@ func (s *Supervisor) adopt(snap fsm.Snapshot, places map[fsm.ID]spawn.Place, fil
 			case !ok:
 				fd = -1
 			}
-			list = append(list, spawn.Child{Token: c.token, PID: c.pid, PidFD: fd, Reaped: !slot.Live, Place: places[id]})
+			list = append(list, spawn.Child{Token: c.token, PID: c.pid, PidFD: fd, Reaped: !slot.Live, Survivor: c.survivor, Place: places[id]})
 			slots = append(slots, slot)
 		}
 	}
@@ -320,7 +334,7 @@ func (s *Supervisor) lose(c *child, slot *fsm.SlotSnapshot, err error) {
 	s.counts.failure("adopt")
 	s.forget(c.token)
 	now := s.Clock.Now()
-	if !slot.Live {
+	if !slot.Live && !slot.Pending {
 		s.local = append(s.local, fsm.TreeEmpty{ID: c.id, At: now})
 		return
 	}

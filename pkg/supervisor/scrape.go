@@ -26,6 +26,7 @@ func (s *Supervisor) Scrape(out OutputCounts) *view.State {
 		d.ProcEvents = append(d.ProcEvents, view.LabelCount{Label: procevents.Kind(k).String(), N: s.Witness.seen[k].Load()})
 	}
 	d.ProcEventsLost = s.Witness.lost.Load()
+	d.AdoptedProcesses = s.counts.adopted.Load()
 	d.ProcResyncs = s.Witness.resyncs.Load()
 	d.ExitDetection = s.Witness.delays.view()
 	d.IgnoredEvents = s.counts.ignored.Load()
@@ -59,6 +60,7 @@ func (c *counts) view() (reexecs, failures []view.LabelCount) {
 func (s *Supervisor) saveCounters() state.Counters {
 	c := state.Counters{
 		ProcEvents: make(map[string]uint64), ProcLost: s.Witness.lost.Load(), ProcResyncs: s.Witness.resyncs.Load(),
+		Adopted: s.counts.adopted.Load(),
 	}
 	for k := range procevents.Kinds {
 		c.ProcEvents[procevents.Kind(k).String()] = s.Witness.seen[k].Load()
@@ -77,6 +79,7 @@ func (s *Supervisor) loadCounters(c *state.Counters) {
 	}
 	s.Witness.lost.Store(c.ProcLost)
 	s.Witness.resyncs.Store(c.ProcResyncs)
+	s.counts.adopted.Store(c.Adopted)
 	s.counts.mu.Lock()
 	s.counts.reexecs, s.counts.failures = c.Reexecs, c.Failures
 	s.counts.mu.Unlock()

@@ -77,6 +77,7 @@ func (s *Supervisor) openSockets(id fsm.ID, list []passedSocket) (fds []int, nam
 	}
 	alone := s.begun[id.Entry] == 0
 	for _, p := range list {
+		s.scribe.own = s.scribe.own || !s.Sockets.Has(p.spec, id.Slot)
 		fd, err := s.Sockets.Open(p.spec, id.Slot, alone || p.spec.ReusePort)
 		if err != nil {
 			return nil, nil, err

@@ -26,7 +26,7 @@ import (
 	"github.com/sentryd/sentryd/pkg/view"
 )
 
-// Options are what a Supervisor is made of. All but Cgroups, Controllers,
+// Options are what a Supervisor is made of. All but Journal, Cgroups, Controllers,
 // Moderation and Missing are required.
 type Options struct {
 	Identity Identity
@@ -46,6 +46,9 @@ type Options struct {
 	// command waits for: what a storm of exits would otherwise spend most on.
 	Moderation time.Duration
 	Log        *slog.Logger
+	// Journal is where the state is written down before it is acted on; nil if
+	// it cannot be.
+	Journal Journal
 	// Cgroups is where each slot has a cgroup; nil where there can be none.
 	Cgroups Cgroups
 	// Controllers are those that limit what is in Cgroups, sorted.
@@ -64,6 +67,8 @@ type Identity struct {
 	Version   string // of the program
 	StartedAt time.Time
 	Config    string // absolute path of the configuration file
+	// Args is its command line, which a child shows until it has called execve.
+	Args []string
 }
 
 // Clock tells the time. Now is CLOCK_MONOTONIC and decides; Wall is for people.
@@ -96,7 +101,9 @@ type Supervisor struct {
 	lastToken spawn.Token
 	children  map[spawn.Token]*child
 	tokens    map[fsm.ID]spawn.Token
-	local     []fsm.Event // events that carrying out an action gave rise to
+	actions   []fsm.Action // decided, and not yet carried out
+	spare     []fsm.Action // room for the next ones
+	local     []fsm.Event  // events that carrying out an action gave rise to
 	batch     []spawn.Event
 	handled   []handled   // exits that the witness was not told of yet
 	untold    bool        // something happened since the picture was published
@@ -104,6 +111,7 @@ type Supervisor struct {
 	startedAt fsm.Instant // when a start was first asked for after that
 	unstarted []*child    // starts that pkg/spawn was not asked for yet, in order
 
+	scribe   scribe
 	history  history
 	begun    map[string]int  // children of an entry that pkg/spawn knows
 	reserved []*sockets.Spec // opened for the next image
@@ -129,6 +137,9 @@ type child struct {
 	begun     bool // pkg/spawn knows it
 	ended     bool // the main process has, and something of its tree lives on
 	startedAt fsm.Instant
+	cgroup    string          // that it was started in, "" if none
+	identity  *spawn.Identity // nil if it has none
+	survivor  bool            // a daemon that died since started it
 }
 
 // request is a function to be run by the owner goroutine.
@@ -172,6 +183,7 @@ func newSupervisor(o Options, m *fsm.Machine) *Supervisor {
 			Listeners:     o.Serving.Listeners(),
 		},
 		describe: s.describe,
+		adopted:  s.adopted,
 		wallAt: func(at fsm.Instant) time.Time {
 			return o.Clock.Wall().Add(at - o.Clock.Now())
 		},
@@ -225,9 +237,11 @@ func (s *Supervisor) Run() Outcome {
 		s.paused = true
 		s.Processes.Pause()
 		s.takeProcesses()
+		s.closeJournal()
 	}
 	if *s.outcome == Finished {
 		s.Sockets.Close()
+		s.removeJournal()
 	}
 	s.publish()
 	s.Output.Flush()
@@ -272,6 +286,9 @@ func (s *Supervisor) tellWitness() {
 // either.
 func (s *Supervisor) nextTurn(tell fsm.Instant) (time.Duration, bool) {
 	at, ok := s.machine.NextDeadline()
+	if again := s.scribe.retryAt; again != 0 && (!ok || again < at) {
+		at, ok = again, true
+	}
 	switch {
 	case !ok && tell == 0:
 		return 0, false
@@ -281,20 +298,43 @@ func (s *Supervisor) nextTurn(tell fsm.Instant) (time.Duration, bool) {
 	return max(0, at-s.Clock.Now()), true
 }
 
-// step gives the machine an event and carries out what it answers, and then
-// whatever events that gave rise to. It returns the refusal of a command.
+// step gives the machine an event and does what it answers. It returns the
+// refusal of a command.
 func (s *Supervisor) step(ev fsm.Event) *view.Error {
-	refusal := s.carryOut(s.machine.Step(s.Clock.Now(), ev))
-	s.stepLocal()
-	return refusal
+	s.decide(ev)
+	return s.act()
 }
 
-func (s *Supervisor) stepLocal() {
-	for len(s.local) > 0 {
-		next := s.local[0]
-		s.local = s.local[1:]
-		s.carryOut(s.machine.Step(s.Clock.Now(), next))
+// decide gives the machine an event. What it answers waits for act.
+func (s *Supervisor) decide(ev fsm.Event) {
+	s.actions = append(s.actions, s.machine.Step(s.Clock.Now(), ev)...)
+}
+
+// act writes down what was decided and then carries it out, and likewise with
+// whatever events that gave rise to. It returns the refusal of a command.
+func (s *Supervisor) act() (refusal *view.Error) {
+	for {
+		s.writeDown()
+		now := s.actions
+		s.actions = s.spare[:0]
+		if r := s.carryOut(now); r != nil {
+			refusal = r
+		}
+		clear(now)
+		s.spare = now
+		if len(s.local) == 0 {
+			return refusal
+		}
+		s.decideLocal()
 	}
+}
+
+func (s *Supervisor) decideLocal() {
+	for _, ev := range s.local {
+		s.decide(ev)
+	}
+	clear(s.local)
+	s.local = s.local[:0]
 }
 
 func (s *Supervisor) takeProcesses() {
@@ -302,9 +342,10 @@ func (s *Supervisor) takeProcesses() {
 	s.counts.queueLength.Store(int64(len(s.batch)))
 	for i := range s.batch {
 		if ev := s.translate(&s.batch[i]); ev != nil {
-			s.step(ev)
+			s.decide(ev)
 		}
 	}
+	s.act()
 }
 
 // ListenersChanged says that the addresses listened on are not what they were.
@@ -329,6 +370,7 @@ func (s *Supervisor) ConfigChanged() bool {
 // publish makes what changed visible.
 func (s *Supervisor) publish() {
 	s.counts.ignored.Store(s.machine.Ignored())
+	s.ensureMarks()
 	c := s.machine.TakeChanges()
 	if len(c.Entries) == 0 && len(c.Removed) == 0 && !s.significant {
 		return

@@ -52,11 +52,13 @@ func (m *Machine) reconfigure(e *entry, spec Entry, restart bool) {
 		for _, s := range e.slots {
 			if s != nil {
 				s.held = e.held
+				m.noted.slot(s)
 			}
 		}
 		for n, r := range e.retired {
 			e.retired[n] = Retired{Incarnation: r.Incarnation}
 		}
+		e.notedRetired = true
 	}
 	delay := e.Delay
 	e.Entry = spec
@@ -72,7 +74,7 @@ func (m *Machine) reconfigure(e *entry, spec Entry, restart bool) {
 		m.setCount(e, count, ByReload)
 		return
 	}
-	e.newGeneration() // of which the slots that come now are already
+	m.newGeneration(e) // of which the slots that come now are already
 	m.setCount(e, count, ByReload)
 	m.startRoll(e, 1, ByReload)
 }
@@ -82,6 +84,7 @@ func (m *Machine) start(ev Start) {
 	if !ok {
 		return
 	}
+	m.noted.entry(e)
 	if ev.Slot == AllSlots {
 		e.unhold()
 	}
@@ -90,6 +93,7 @@ func (m *Machine) start(ev Start) {
 			continue
 		}
 		s.held = false
+		m.noted.slot(s)
 		if !m.exists(s) {
 			continue // on its way out; if it is wanted again before, it starts
 		}
@@ -111,6 +115,7 @@ func (m *Machine) stop(ev Stop) {
 	if !ok {
 		return
 	}
+	m.noted.entry(e)
 	if ev.Slot == AllSlots {
 		e.held = true
 		e.roll.active = false
@@ -132,6 +137,7 @@ func (m *Machine) restart(ev Restart) {
 	if !ok {
 		return
 	}
+	m.noted.entry(e)
 	if ev.Slot == AllSlots {
 		e.unhold()
 	}
@@ -142,7 +148,7 @@ func (m *Machine) restart(ev Restart) {
 		}
 	}
 	if ev.Slot == AllSlots {
-		e.newGeneration()
+		m.newGeneration(e)
 		m.startRoll(e, ev.Batch, ByCommand)
 		return
 	}
@@ -189,6 +195,7 @@ func (e *entry) unhold() {
 		r.Held = false
 		e.retired[n] = r
 	}
+	e.notedRetired = true
 }
 
 // command is targets for commands that a daemon which is stopping refuses.
@@ -201,9 +208,10 @@ func (m *Machine) command(name string, n int) (*entry, []*slot, bool) {
 }
 
 func (m *Machine) shutdown() {
-	m.stopping = true
+	m.stopping, m.noted.whole = true, true
 	for _, e := range m.order {
 		e.roll.active = false
+		m.noted.entry(e)
 		for _, s := range e.slots {
 			if s != nil {
 				m.settle(s)
@@ -216,7 +224,7 @@ func (m *Machine) killAll() {
 	if !m.stopping {
 		return
 	}
-	m.killing = true
+	m.killing, m.noted.whole = true, true
 	for _, e := range m.order {
 		for _, s := range e.slots {
 			if s != nil && s.state == Stopping {

@@ -24,6 +24,14 @@ type SpawnFailed struct {
 	Message string // operation, path and errno, for people
 }
 
+// SpawnLost says that nobody can know what became of an asked-for start, nor
+// ever will: it counts as a start and as an end of unknown status.
+type SpawnLost struct {
+	ID   ID
+	At   Instant
+	Wall int64
+}
+
 // Exited says that a main process ended. TreeEmpty is whether nothing of its
 // tree is left; if not, a TreeEmpty event follows when that is so.
 type Exited struct {
@@ -103,6 +111,7 @@ func (Tick) event()        {}
 func (Reissue) event()     {}
 func (Spawned) event()     {}
 func (SpawnFailed) event() {}
+func (SpawnLost) event()   {}
 func (Exited) event()      {}
 func (TreeEmpty) event()   {}
 func (Stragglers) event()  {}

@@ -38,6 +38,8 @@ type Machine struct {
 	// Since the last TakeChanges.
 	dirty   []*entry
 	removed []string
+
+	noted noted // since the last TakeTouched
 }
 
 type entry struct {
@@ -56,8 +58,10 @@ type entry struct {
 	states   [numStates]int
 	desired  int
 
-	dirty      bool
-	dirtySlots []*slot
+	dirty        bool
+	dirtySlots   []*slot
+	noted        bool
+	notedRetired bool // all of retired changed
 }
 
 type slot struct {
@@ -95,6 +99,7 @@ type slot struct {
 	wanted  bool // as counted in e.desired
 	counted bool // as counted in m.busy
 	dirty   bool
+	noted   bool
 	gone    bool
 }
 
@@ -117,6 +122,8 @@ func (m *Machine) Step(now Instant, ev Event) []Action {
 		m.spawned(ev)
 	case SpawnFailed:
 		m.spawnFailed(ev)
+	case SpawnLost:
+		m.spawnLost(ev)
 	case Exited:
 		m.exited(ev)
 	case TreeEmpty:
@@ -225,6 +232,7 @@ func (m *Machine) dropEntry(e *entry) {
 		m.order = slices.Delete(m.order, at, at+1)
 	}
 	m.removed = append(m.removed, e.Name)
+	m.noted.removed = append(m.noted.removed, e.Name)
 	m.act(EntryGone{Entry: e.Name})
 }
 

@@ -41,6 +41,7 @@ var pairEvents = []struct {
 	{"tick due", Tick{}}, // at the deadline
 	{"spawned", Spawned{ID: pairID, PID: 200, At: pairNow}},
 	{"spawn failed", SpawnFailed{ID: pairID, At: pairNow, Errno: "ENOENT", Message: "exec: ENOENT"}},
+	{"spawn lost", SpawnLost{ID: pairID, At: pairNow}},
 	{"exited", Exited{ID: pairID, At: pairNow, TreeEmpty: true}},
 	{"exited, rest", Exited{ID: pairID, At: pairNow}},
 	{"tree empty", TreeEmpty{ID: pairID, At: pairNow}},

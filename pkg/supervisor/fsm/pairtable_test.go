@@ -23,6 +23,10 @@ var pairs = map[string]map[string]string{
 		"starting": "backoff +1s; ended start failed: exec: ENOENT",
 		others:     "ignored",
 	},
+	"spawn lost": {
+		"starting": "backoff +1s; ended unknown after 0s, by process",
+		others:     "ignored",
+	},
 	"exited": {
 		"running":  "backoff +1s; ended exited 0, by process",
 		"stopping": "stopped; ended exited 0, by command",

@@ -58,6 +58,29 @@ func (m *Machine) spawnFailed(ev SpawnFailed) {
 	m.settle(s)
 }
 
+// spawnLost does not ask for the start again: it may have happened, and the
+// process have done what it was there for.
+func (m *Machine) spawnLost(ev SpawnLost) {
+	s := m.find(ev.ID)
+	if s == nil || !s.pending {
+		m.ignored++
+		return
+	}
+	s.pending, s.dueSet = false, false
+	s.startFails, s.err = 0, ""
+	s.exitedAt = ev.At
+	s.last = &Exit{Status: Status{Reason: ReasonUnknown}, At: ev.At, Wall: ev.Wall, Incarnation: s.inc}
+	s.e.counters.Starts++
+	s.e.counters.exit(s.last)
+	m.act(Ended{ID: ev.ID, Exit: s.last})
+	if s.restart && m.up(s) {
+		m.spawn(s)
+		return
+	}
+	m.conclude(s, s.e.after(s.last))
+	m.settle(s)
+}
+
 func (m *Machine) exited(ev Exited) {
 	s := m.find(ev.ID)
 	if s == nil || !s.live {
@@ -160,6 +183,7 @@ func (m *Machine) reissue() {
 		}
 		s.restart = false
 		s.gen = s.e.roll.gen
+		m.noted.slot(s)
 		m.act(Spawn{ID: s.id()})
 	}
 }

@@ -15,10 +15,12 @@ type roll struct {
 
 // newGeneration makes every present incarnation of the entry an old one and
 // ends the roll under way, if there is one.
-func (e *entry) newGeneration() {
+func (m *Machine) newGeneration(e *entry) {
+	m.noted.entry(e)
 	for _, s := range e.slots {
-		if s != nil {
+		if s != nil && s.rolling {
 			s.rolling = false
+			m.noted.slot(s)
 		}
 	}
 	e.roll = roll{gen: e.roll.gen + 1}
@@ -40,6 +42,7 @@ func (m *Machine) startRoll(e *entry, batch int, by Initiator) {
 }
 
 func (m *Machine) advanceRoll(e *entry) {
+	m.noted.entry(e)
 	r := &e.roll
 	for r.active && r.inflight < r.batch {
 		if r.next >= len(e.slots) {
@@ -71,6 +74,7 @@ func (m *Machine) leaveRoll(s *slot) {
 	}
 	s.rolling = false
 	s.e.roll.inflight--
+	m.noted.slot(s)
 	m.advanceRoll(s.e)
 }
 

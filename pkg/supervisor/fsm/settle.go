@@ -208,6 +208,7 @@ func (m *Machine) touch(s *slot) {
 		s.dirty = true
 		e.dirtySlots = append(e.dirtySlots, s)
 	}
+	m.noted.slot(s)
 	m.touchEntry(e)
 }
 
@@ -218,6 +219,7 @@ func (s *slot) over() bool {
 }
 
 func (m *Machine) touchEntry(e *entry) {
+	m.noted.entry(e)
 	if !e.dirty {
 		e.dirty = true
 		m.dirty = append(m.dirty, e)

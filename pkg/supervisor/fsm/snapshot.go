@@ -81,11 +81,8 @@ type SlotSnapshot struct {
 func (m *Machine) Snapshot() Snapshot {
 	snap := Snapshot{Stopping: m.stopping, Killing: m.killing, Done: m.done, Ignored: m.ignored}
 	for _, e := range m.order {
-		es := EntrySnapshot{
-			Entry: e.Entry, WantedCount: e.count, CountBy: e.countBy, Held: e.held, Removed: e.removed,
-			Retired: maps.Clone(e.retired), Counters: e.counters.clone(),
-			Roll: RollSnapshot{Gen: e.roll.gen, Next: e.roll.next, Batch: e.roll.batch, By: e.roll.by, Active: e.roll.active},
-		}
+		es := e.snapshot()
+		es.Retired, es.Counters = maps.Clone(e.retired), e.counters.clone()
 		for _, s := range e.slots {
 			if s != nil {
 				es.Slots = append(es.Slots, s.snapshot())
@@ -94,6 +91,14 @@ func (m *Machine) Snapshot() Snapshot {
 		snap.Entries = append(snap.Entries, es)
 	}
 	return snap
+}
+
+// snapshot is without slots, what outlives them, and counters.
+func (e *entry) snapshot() EntrySnapshot {
+	return EntrySnapshot{
+		Entry: e.Entry, WantedCount: e.count, CountBy: e.countBy, Held: e.held, Removed: e.removed,
+		Roll: RollSnapshot{Gen: e.roll.gen, Next: e.roll.next, Batch: e.roll.batch, By: e.roll.by, Active: e.roll.active},
+	}
 }
 
 func (s *slot) snapshot() SlotSnapshot {

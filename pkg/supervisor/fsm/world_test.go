@@ -23,6 +23,7 @@ type world struct {
 	from source
 	m    *Machine
 	twin *Machine // restored from a snapshot of m; it must do the same
+	copy *replica // what m said that it touched; it must be the same
 	now  Instant
 	pid  int
 
@@ -64,7 +65,7 @@ type proc struct {
 
 func newWorld(t testing.TB, from source) *world {
 	return &world{
-		t: t, from: from, m: New(), pid: 100,
+		t: t, from: from, m: New(), copy: newReplica(), pid: 100,
 		procs: make(map[ID]*proc), asked: make(map[ID]bool), told: make(map[string]Instant),
 		model: newModel(), seen: make(picture),
 		shown: make(map[string]Entered), counts: make(map[string]int),
@@ -108,6 +109,9 @@ func (w *world) step(ev Event) {
 		snap := w.m.Snapshot()
 		before = &snap
 		w.restoreTwin(snap)
+		if w.copy.take(w.m); !w.copy.equal(snap) {
+			w.fatalf("what was touched does not add up:\n%+v\n%+v", w.copy.entries, snap)
+		}
 	}
 	w.steps++
 	actions := slices.Clone(w.m.Step(w.now, ev))

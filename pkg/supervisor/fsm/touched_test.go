@@ -1,0 +1,99 @@
+package fsm
+
+import (
+	"reflect"
+	"slices"
+	"testing"
+)
+
+// replica is a machine's state as somebody has it who was told of it only by
+// TakeTouched.
+type replica struct {
+	touched  Touched
+	entries  map[string]EntrySnapshot
+	stopping bool
+}
+
+func newReplica() *replica { return &replica{entries: make(map[string]EntrySnapshot)} }
+
+func (r *replica) take(m *Machine) {
+	m.TakeTouched(&r.touched)
+	if r.touched.Whole {
+		r.stopping = m.Stopping()
+	}
+	for _, name := range r.touched.Removed {
+		delete(r.entries, name)
+	}
+	for _, es := range r.touched.Entries {
+		old := r.entries[es.Name]
+		if es.Retired == nil {
+			es.Retired = old.Retired
+		}
+		if es.Retired == nil {
+			es.Retired = make(map[int]Retired)
+		}
+		es.Slots = old.Slots
+		es.Counters = es.Counters.clone()
+		r.entries[es.Name] = es
+	}
+	for _, ts := range r.touched.Slots {
+		es := r.entries[ts.Entry]
+		at, found := slices.BinarySearchFunc(es.Slots, ts.Slot, func(s SlotSnapshot, n int) int { return s.Slot - n })
+		switch {
+		case ts.Gone:
+			if found {
+				es.Slots = slices.Delete(es.Slots, at, at+1)
+			}
+			es.Retired[ts.Slot] = ts.Left
+		case found:
+			es.Slots[at] = ts.SlotSnapshot
+		default:
+			es.Slots = slices.Insert(es.Slots, at, ts.SlotSnapshot)
+			delete(es.Retired, ts.Slot)
+		}
+		r.entries[ts.Entry] = es
+	}
+}
+
+// equal reports whether the replica is what a snapshot says.
+func (r *replica) equal(snap Snapshot) bool {
+	if r.stopping != snap.Stopping || len(r.entries) != len(snap.Entries) {
+		return false
+	}
+	for _, want := range snap.Entries {
+		got := r.entries[want.Name]
+		if len(got.Slots) == 0 {
+			got.Slots = want.Slots[:0:0]
+		}
+		if !reflect.DeepEqual(got, want) {
+			return false
+		}
+	}
+	return true
+}
+
+func TestTouchedIsNothingAfterItWasTaken(t *testing.T) {
+	m := New()
+	m.Step(0, Configure{Entries: []Entry{{Name: "a", Count: 2, Autostart: true}}})
+	var first, second Touched
+	m.TakeTouched(&first)
+	if len(first.Slots) != 2 || len(first.Entries) != 1 || !first.Slots[0].Pending {
+		t.Errorf("after a configuration: %+v", first)
+	}
+	m.TakeTouched(&second)
+	if !second.Empty() {
+		t.Errorf("after it was taken: %+v", second)
+	}
+}
+
+func TestTouchedIsOnlyWhatChanged(t *testing.T) {
+	m := New()
+	m.Step(0, Configure{Entries: []Entry{{Name: "a", Count: 1, Autostart: true}, {Name: "b"}}})
+	var touched Touched
+	m.TakeTouched(&touched)
+	m.Step(0, Scale{Entry: "b", Count: 1})
+	m.TakeTouched(&touched)
+	if len(touched.Entries) != 1 || touched.Entries[0].Name != "b" || len(touched.Slots) != 1 || touched.Slots[0].Entry != "b" {
+		t.Errorf("after a scale of b: %+v", touched)
+	}
+}
