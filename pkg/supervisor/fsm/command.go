@@ -59,6 +59,9 @@ func (m *Machine) reconfigure(e *entry, spec Entry, restart bool) {
 		}
 	}
 	delay := e.Delay
+	if e.Crashes != spec.Crashes {
+		m.forgetCrashes(e)
+	}
 	e.Entry = spec
 	if delay != spec.Delay {
 		for _, s := range e.slots {
