@@ -81,8 +81,13 @@ func (t *Tracker[K]) forkThread(r *record) bool {
 func (t *Tracker[K]) forkProcess(r *record) bool {
 	p := t.procs[r.pid]
 	parent := t.procs[r.parent]
-	if parent != nil && r.at < parent.from {
-		parent = nil
+	if parent == nil || r.at < parent.from {
+		parent = t.ghost(r)
+	}
+	for i := range t.ghosts { // from now on the pid is another's
+		if g := &t.ghosts[i]; g.p.pid == r.pid && r.at > g.p.from {
+			g.until = min(g.until, r.at)
+		}
 	}
 	switch {
 	case p == nil:

@@ -38,6 +38,7 @@
 //     other arrive in order, also from different CPUs, whatever their
 //     timestamps. An event with a timestamp of T arrives after all that were
 //     queued before T.
+//
 //   - The one exception is Exit: the parent is told first, and the event is sent
 //     later. The pid may be another's by then, and that one's Fork have arrived.
 //     Identity is the pid and the timestamp of its Fork. An Exit from before that, or
@@ -45,24 +46,31 @@
 //     one without a parent soon after the Fork only a look tells whose it is. Where pids
 //     are reused within microseconds, two such Exits may be told with each other's
 //     status, or with none.
+//
 //   - Exit is per task. A process has ended when its last task has, so its
 //     threads are counted, by their tgid. An execve from any thread ends all
 //     others, and what is left is the leader. Where threads may have been made
 //     before anybody listened, no count is to be relied on, and the tracker asks
 //     for a look at the process instead ([News.Looks]).
+//
 //   - The Fork of a thread names the parent of its process as parent.
+//
 //   - The exit status of a process is that of its leader, or, if that is zero,
 //     of its last task. A thread that ended alone and failed is not told apart.
+//
 //   - A root may be added before or after the events about it arrived. Events
 //     about processes that are no members are kept for a while (see [New]), and
 //     those of a new root are found among them.
+//
 //   - A Fork with CLONE_PARENT names the forker's parent. Such a child of a main
 //     process is not seen as a member, unless a listing of its cgroup has it.
+//
 //   - Events can be lost. [Tracker.Lost] says so, and the tracker then wants a
 //     listing of processes ([News.Listing], [Tracker.Rebuild]). What was already a
 //     member stays one if it is still there; others are found by their cgroup,
 //     parents and sessions. Without a cgroup a process that was forked, left its
 //     session and lost its parent, all within the gap, is not found.
+//
 //   - The start time in /proc has a resolution of 10 ms. A pid that is reused
 //     within that, in a gap between events, is taken for the process it was.
 //

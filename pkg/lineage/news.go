@@ -1,6 +1,9 @@
 package lineage
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // News is what the tracker has to tell and to ask.
 type News[K comparable] struct {
@@ -56,7 +59,7 @@ func (t *Tracker[K]) lookAt(p *process[K]) {
 }
 
 // Answer takes what was found at a process after its Look was handed out:
-// found is false if there is no such pid. Should it be impossible to find out, ask
+// found is false if there is no such pid; at.Read is needed even so. Should it be impossible to find out, ask
 // for a listing by [Tracker.Lost].
 func (t *Tracker[K]) Answer(l Look, found bool, at Proc) {
 	t.mu.Lock()
@@ -68,7 +71,7 @@ func (t *Tracker[K]) Answer(l Look, found bool, at Proc) {
 	p.looking = 0
 	switch {
 	case !found || !p.is(&at):
-		t.gone(p)
+		t.gone(p, at.Read)
 	case at.Dead():
 		t.endAt(p, &at)
 	case !at.LeaderGone(): // the Exit was an earlier process's, or an execve followed
@@ -80,8 +83,39 @@ func (t *Tracker[K]) Answer(l Look, found bool, at Proc) {
 	}
 }
 
-// gone ends a member that a look or listing did not find.
-func (t *Tracker[K]) gone(p *process[K]) {
+// ghost is a member whose end a look or listing told of. Forks of its own may
+// be queued that did not arrive yet.
+type ghost[K comparable] struct {
+	p     *process[K]
+	until time.Duration // none of those has a later timestamp
+}
+
+// ghost returns the ghost that made that Fork, or nil.
+func (t *Tracker[K]) ghost(r *record) *process[K] {
+	for i := range t.ghosts {
+		g := &t.ghosts[i]
+		if g.p.pid == r.parent && r.at >= g.p.from && r.at <= g.until && t.roots[g.p.root.key] == g.p.root {
+			return g.p
+		}
+	}
+	return nil
+}
+
+// layGhosts forgets those of which nothing more can arrive: an event of later
+// was heard.
+func (t *Tracker[K]) layGhosts() {
+	n := 0
+	for n < len(t.ghosts) && t.ghosts[n].until < t.seen {
+		n++
+	}
+	if n > 0 {
+		t.ghosts = slices.Delete(t.ghosts, 0, n)
+	}
+}
+
+// gone ends a member that a look or listing did not find at that moment.
+func (t *Tracker[K]) gone(p *process[K], at time.Duration) {
+	t.ghosts = append(t.ghosts, ghost[K]{p, at})
 	if p.leaderGone && p.lastAt >= t.since && p.lastAt != 0 {
 		t.end(p, p.status(), p.lastAt) // the exits of its last tasks were heard
 		return
@@ -93,11 +127,12 @@ func (t *Tracker[K]) gone(p *process[K]) {
 // endAt ends a member that was found as a zombie.
 func (t *Tracker[K]) endAt(p *process[K], at *Proc) {
 	if at.StatusKnown {
+		t.ghosts = append(t.ghosts, ghost[K]{p, at.Read})
 		p.unsure = false
 		t.end(p, uint32(at.Status), t.seen)
 		return
 	}
-	t.gone(p)
+	t.gone(p, at.Read)
 }
 
 // is says whether a process that was found is that member and not a later one

@@ -132,7 +132,8 @@ func (r Reader) All() (procs []Proc, err error) {
 	return procs, nil
 }
 
-// Process reads one process. found is false if there is none of that pid.
+// Process reads one process. found is false if there is none of that pid; p is
+// good for [Tracker.Answer] all the same.
 func (r Reader) Process(pid int32) (p Proc, found bool, err error) {
 	name := filepath.Join(r.root, strconv.Itoa(int(pid)), "stat")
 	before, err := clock(unix.CLOCK_MONOTONIC)
@@ -143,7 +144,7 @@ func (r Reader) Process(pid int32) (p Proc, found bool, err error) {
 	if err != nil {
 		// ESRCH: it ended between open and read.
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-			return Proc{}, false, nil
+			return Proc{Read: before}, false, nil
 		}
 		return Proc{}, false, err
 	}

@@ -32,6 +32,7 @@ func (t *Tracker[K]) Rebuild(l Listing[K]) bool {
 	b := rebuild[K]{t: t, l: &l, procs: make(map[int32]*Proc, len(l.Procs)), owners: make(map[int32]*root[K]), sessions: make(map[int32]*root[K])}
 	for i := range l.Procs {
 		b.procs[l.Procs[i].PID] = &l.Procs[i]
+		b.end = max(b.end, l.Procs[i].Read)
 	}
 	// Roots that began before are in it, or gone.
 	t.settlePending(max(t.seen, l.Begin))
@@ -54,6 +55,7 @@ type rebuild[K comparable] struct {
 	owners   map[int32]*root[K] // by pid; nil for a stranger
 	sessions map[int32]*root[K]
 	found    []*process[K]
+	end      time.Duration // when the last of it was read
 }
 
 // verify compares each member with what was listed at its pid.
@@ -66,7 +68,7 @@ func (b *rebuild[K]) verify() {
 		case at == nil && !b.l.All:
 			b.t.lookAt(p)
 		case at == nil || !p.is(at):
-			b.t.gone(p)
+			b.t.gone(p, b.end)
 		case at.Dead():
 			b.t.endAt(p, at)
 		default:

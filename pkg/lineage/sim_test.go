@@ -375,5 +375,5 @@ func (k *kernel) stat(pid int32) (Proc, bool) {
 		}
 		return at, true
 	}
-	return Proc{}, false
+	return Proc{Read: k.now}, false
 }

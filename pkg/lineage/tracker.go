@@ -26,6 +26,7 @@ type Tracker[K comparable] struct {
 	// owed has members whose pid was reused before all of their exits arrived.
 	owed    map[int32]*process[K]
 	pending []*root[K] // added, and the Fork has not arrived
+	ghosts  []ghost[K]
 	history *history
 
 	since time.Duration // all that happens from then on is heard
@@ -93,6 +94,9 @@ func (t *Tracker[K]) Apply(events []procevents.Event) (news bool) {
 				if len(t.pending) > 0 {
 					t.settlePending(t.seen)
 				}
+			}
+			if len(t.ghosts) > 0 {
+				t.layGhosts()
 			}
 			if r := recordOf(e); !t.match(&r) {
 				t.history.push(r)
