@@ -216,7 +216,7 @@ func (t *Tracker[K]) insert(r *root[K], p *process[K]) {
 func (t *Tracker[K]) unlink(p *process[K]) {
 	r := p.root
 	if t.listing {
-		t.left[p.pid] = p.until
+		t.left[p.pid] = departed[K]{r, p.until}
 		if p.sid != 0 {
 			t.sessions[p.sid] = r
 		}

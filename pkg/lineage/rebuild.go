@@ -86,10 +86,10 @@ func (b *rebuild[K]) update(p *process[K], at *Proc) {
 	}
 	p.ticks = at.Ticks
 	p.comm = at.Comm
-	if p.sidAt < b.l.Begin && at.SID == p.pid {
+	if at.SID == p.pid {
 		p.sid = p.pid
 	}
-	if p.leaderAt < b.l.Begin {
+	if p.leaderAt < at.Read && p.leaderFrom <= at.Read {
 		p.leaderGone = at.LeaderGone()
 	}
 	if !at.LeaderGone() {
@@ -105,7 +105,7 @@ func (b *rebuild[K]) listSessions() {
 	// The number of a session is not given to a process while the session has
 	// members. So one whose leader is gone is the one that it was.
 	left := func(sid int32, r *root[K]) {
-		if at := b.procs[sid]; sid != 0 && b.t.roots[r.key] == r && (at == nil || at.Dead()) {
+		if at := b.procs[sid]; sid != 0 && b.t.roots[r.key] == r && (at == nil || at.Dead() || b.departed(at) == r) {
 			b.sessions[sid] = r
 		}
 	}
@@ -144,7 +144,7 @@ func (b *rebuild[K]) find() {
 		if b.t.procs[at.PID] != nil || at.Dead() {
 			continue
 		}
-		if until, ok := b.t.left[at.PID]; ok && at.Started-startJitter <= until {
+		if b.departed(at) != nil {
 			continue // it ended since it was listed
 		}
 		r := b.owner(at)
@@ -194,6 +194,9 @@ func (b *rebuild[K]) owner(at *Proc) *root[K] {
 	if p := b.t.procs[at.PID]; p != nil {
 		return p.root
 	}
+	if r := b.departed(at); r != nil {
+		return r
+	}
 	if r, ok := b.owners[at.PID]; ok {
 		return r
 	}
@@ -207,6 +210,21 @@ func (b *rebuild[K]) owner(at *Proc) *root[K] {
 	}
 	b.owners[at.PID] = r
 	return r
+}
+
+// departed is a member that ended while a listing was wanted.
+type departed[K comparable] struct {
+	root  *root[K]
+	until time.Duration // its fork was not after that
+}
+
+// departed returns whose a listed process was, if it has ended since, or nil.
+func (b *rebuild[K]) departed(at *Proc) *root[K] {
+	d, ok := b.t.left[at.PID]
+	if !ok || at.Started-startJitter > d.until || b.t.roots[d.root.key] != d.root {
+		return nil
+	}
+	return d.root
 }
 
 // setParents connects members with the parents they were listed with.

@@ -34,9 +34,9 @@ type Tracker[K comparable] struct {
 
 	listing bool // a listing is wanted
 	// While it is, members that end are kept in mind: a listing that is being made
-	// may show them as living, and processes may be left in their sessions that
-	// nobody heard of. left has the latest moment of their fork, by pid.
-	left     map[int32]time.Duration
+	// may show them as living, and there may be children of theirs, or processes left
+	// in their sessions, that nobody heard of.
+	left     map[int32]departed[K] // by pid
 	sessions map[int32]*root[K]
 	looks    []*process[K]
 	looked   uint64 // generation of the latest look
@@ -54,7 +54,7 @@ func New[K comparable](history int) *Tracker[K] {
 	}
 	return &Tracker[K]{
 		roots: make(map[K]*root[K]), procs: make(map[int32]*process[K]), owed: make(map[int32]*process[K]),
-		left: make(map[int32]time.Duration), sessions: make(map[int32]*root[K]), history: newHistory(history),
+		left: make(map[int32]departed[K]), sessions: make(map[int32]*root[K]), history: newHistory(history),
 	}
 }
 
