@@ -63,6 +63,10 @@ func (s *Supervisor) carryOut(actions []fsm.Action) (refusal *view.Error) {
 		case fsm.Started:
 			s.tellStarted(a)
 			s.Output.Begin(s.record(a.ID, a.PID, a.Wall, "Started at %d.", "started"))
+		case fsm.HandedOver:
+			s.takeOverFrom(a)
+		case fsm.CrashLoop:
+			s.tellCrashes(a)
 		case fsm.Ended:
 			s.tellEnded(a)
 			s.printEnd(a)
@@ -73,6 +77,7 @@ func (s *Supervisor) carryOut(actions []fsm.Action) (refusal *view.Error) {
 		case fsm.EntryAdded:
 			s.tellEntry(view.EventAdded, a.Entry, nil)
 		case fsm.EntryGone:
+			s.descent.drop(a.Entry)
 			s.tellEntry(view.EventRemoved, a.Entry, nil)
 		case fsm.SlotGone:
 			key := logs.Key{Entry: a.Entry, Slot: a.Slot}
@@ -198,6 +203,7 @@ func (s *Supervisor) translate(e *spawn.Event) fsm.Event {
 	case spawn.Started:
 		c.pid, c.startedAt = e.PID, e.At
 		s.Witness.track(c.pid, c.token, c.startedAt)
+		s.descend(c)
 		return fsm.Spawned{ID: c.id, PID: e.PID, At: e.At, Wall: e.Wall}
 	case spawn.StartFailed:
 		s.forget(c.token)
@@ -207,13 +213,16 @@ func (s *Supervisor) translate(e *spawn.Event) fsm.Event {
 		c.ended = true
 		if e.TreeEmpty {
 			s.forget(c.token)
-		} else {
-			s.nameStragglers(c, "the main process left something behind", e.Members)
 		}
-		return fsm.Exited{
+		ev := fsm.Exited{
 			ID: c.id, At: e.At, Wall: e.Wall, Status: status(e.Status),
 			TreeEmpty: e.TreeEmpty, Members: pids(e.Members),
 		}
+		s.findSuccessor(c, &ev, e.Members)
+		if !e.TreeEmpty && ev.Successor == 0 {
+			s.nameStragglers(c, "the main process left something behind", e.Members)
+		}
+		return ev
 	case spawn.TreeEmpty:
 		s.forget(c.token)
 		return fsm.TreeEmpty{ID: c.id, At: e.At}
@@ -274,6 +283,14 @@ func (s *Supervisor) begin(c *child) {
 }
 
 func (s *Supervisor) forget(t spawn.Token) {
+	if c := s.children[t]; c != nil {
+		s.descent.remove(c.id)
+	}
+	s.untie(t)
+}
+
+// untie forgets a token; the incarnation may go on under another one.
+func (s *Supervisor) untie(t spawn.Token) {
 	c := s.children[t]
 	if c == nil {
 		return

@@ -39,9 +39,12 @@ type Options struct {
 	Output    Output
 	Sockets   Sockets
 	Witness   *Witness
-	Serving   Serving
-	Handover  Handover
-	Clock     Clock
+	// Forks says that the Witness hears of every fork, exec and exit: then what
+	// descends from the processes is known by that.
+	Forks    bool
+	Serving  Serving
+	Handover Handover
+	Clock    Clock
 	// Moderation is the least time between two pictures, but for those that a
 	// command waits for: what a storm of exits would otherwise spend most on.
 	Moderation time.Duration
@@ -101,6 +104,9 @@ type Supervisor struct {
 	startedAt fsm.Instant // when a start was first asked for after that
 	unstarted []*child    // starts that pkg/spawn was not asked for yet, in order
 
+	descent *descent
+	heir    *heir // found for the exit that is being handled
+
 	history  history
 	begun    map[string]int  // children of an entry that pkg/spawn knows
 	reserved []*sockets.Spec // opened for the next image
@@ -158,6 +164,10 @@ func newSupervisor(o Options, m *fsm.Machine) *Supervisor {
 		untold:    true,
 	}
 	o.Witness.look = o.Processes.Look
+	s.descent = newDescent(o.Clock.Now, o.Forks, o.Witness.wake)
+	if o.Forks {
+		o.Witness.Lineage = s.descent
+	}
 	now := o.Clock.Wall()
 	s.publisher = publisher{
 		daemon: view.Daemon{
@@ -186,6 +196,9 @@ func (s *Supervisor) publishFirst() {
 // once.
 func (s *Supervisor) Run() Outcome {
 	defer close(s.ended)
+	if s.Forks {
+		go s.descent.run(s.ended)
+	}
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	more := make(chan struct{})
@@ -293,6 +306,7 @@ func (s *Supervisor) takeProcesses() {
 	for i := range s.batch {
 		if ev := s.translate(&s.batch[i]); ev != nil {
 			s.step(ev)
+			s.dropHeir()
 		}
 	}
 }
