@@ -49,6 +49,8 @@ func suites() []suite {
 			{tests: "TestUpgrade", why: "builds a program, and there is no compiler"},
 			{tests: "TestTenThousand", why: "takes minutes and memory: once is enough, under the newest kernel", kernel: "6.1"},
 			{tests: "TestRedisIsKeptRunning|TestWebExample", why: "redis-server is not installed", without: "redis-server"},
+			{tests: "TestHandover", why: "before Linux 6.15 how a main process that took over ends may be unknown, and nothing follows it then"},
+			{tests: "TestSameProcess", why: "python3 is not installed", without: "python3"},
 			{tests: "TestNginxIsKeptRunning|TestWebExample", why: "nginx is not installed", without: "nginx"},
 		}},
 	}
