@@ -217,7 +217,7 @@ http {
 	}
 	d := startDaemon(t, `entries:
   nginx:
-    command: [nginx, -p, ./, -c, nginx.conf, -e, error.log]
+    command: [`+testenv.LookTool("nginx")+`, -p, ./, -c, nginx.conf, -e, error.log]
     directory: .
     handover: true
     stop: {signal: QUIT, timeout: 10s}
