@@ -32,8 +32,10 @@ func suites() []suite {
 		{pkg: "internal/testenv"},
 		{pkg: "pkg/spawn"},
 		{pkg: "pkg/procevents"},
+		{pkg: "pkg/lineage"},
 		{pkg: "pkg/state"},
 		{pkg: "pkg/logs"},
+		{pkg: "pkg/sockets"},
 		{pkg: "pkg/peer"},
 		{pkg: "pkg/procinfo"},
 		{pkg: "integration", skip: []omission{
