@@ -47,16 +47,17 @@ type (
 		} `json:"last_reload"`
 	}
 	entryState struct {
-		Name      string          `json:"name"`
-		Command   []string        `json:"command"`
-		DelayMS   int64           `json:"delay_ms"`
-		Count     int             `json:"count"`
-		State     string          `json:"state"`
-		Running   int             `json:"running"`
-		Ready     int             `json:"ready"`
-		Starts    uint64          `json:"starts"`
-		Exits     uint64          `json:"exits"`
-		Processes []*processState `json:"processes"`
+		Name        string          `json:"name"`
+		Command     []string        `json:"command"`
+		DelayMS     int64           `json:"delay_ms"`
+		Count       int             `json:"count"`
+		State       string          `json:"state"`
+		Running     int             `json:"running"`
+		Ready       int             `json:"ready"`
+		Starts      uint64          `json:"starts"`
+		Exits       uint64          `json:"exits"`
+		Descendants int             `json:"descendants"`
+		Processes   []*processState `json:"processes"`
 	}
 	processState struct {
 		Slot        int        `json:"slot"`

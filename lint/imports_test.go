@@ -64,7 +64,7 @@ func importTable() []row {
 				{"pkg/", "the edge translates, so that the machine is tested without any of it"},
 			}},
 		{pkg: "pkg/supervisor", what: "runs the owner goroutine and publishes the view",
-			sentryd: []string{"pkg/supervisor/fsm", "pkg/view", "pkg/procevents", "pkg/spawn", "pkg/state", "pkg/config", "pkg/logs", "pkg/sockets"},
+			sentryd: []string{"pkg/supervisor/fsm", "pkg/view", "pkg/procevents", "pkg/spawn", "pkg/lineage", "pkg/state", "pkg/config", "pkg/logs", "pkg/sockets"},
 			modules: []string{"golang.org/x/sys"},
 			bans:    []ban{{"pkg/api", noServer}, {"pkg/metrics", noServer}, {"net/http", noServer}, {"github.com/prometheus", noServer}}},
 		{pkg: "pkg/metrics", what: "shows the view as Prometheus metrics", sentryd: []string{"pkg/view"}, modules: []string{"github.com/prometheus/client_golang", "github.com/prometheus/client_model", "github.com/prometheus/common"},

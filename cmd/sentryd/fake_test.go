@@ -142,6 +142,19 @@ func (d *fakeDaemon) Events(ctx context.Context, seq uint64) ([]view.Event, uint
 	return nil, 0
 }
 
+func (d *fakeDaemon) Tree(entry string) (*view.Tree, error) {
+	t := &view.Tree{Entry: entry, Source: view.FromEvents, Slots: []view.TreeSlot{}}
+	for _, p := range d.State().Entry(entry).Processes {
+		if p.PID != 0 {
+			t.Slots = append(t.Slots, view.TreeSlot{Slot: p.Slot, Incarnation: p.Incarnation, Processes: []view.TreeProcess{
+				{PID: p.PID, Main: true, State: "S", StartedAt: time.Now().Add(-90 * time.Second), Command: []string{"nginx: master", "process"}},
+				{PID: p.PID + 1, Parent: p.PID, Depth: 1, State: "Z", StartedAt: time.Now(), Name: "ng\x1b[m\nx"},
+			}})
+		}
+	}
+	return t, nil
+}
+
 func (d *fakeDaemon) LastEvent() uint64 { return uint64(len(d.events)) }
 
 func (d *fakeDaemon) Scale(_ context.Context, entry string, count int) (uint64, error) {

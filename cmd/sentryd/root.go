@@ -97,7 +97,7 @@ slots of the running daemon: "web" is all of an entry, "web:0" its first slot,
 	check.RunE = c.do(check.RunE)
 	root.AddCommand(
 		newStartCommand(c), newStopCommand(c), newRestartCommand(c), newScaleCommand(c), newSignalCommand(c),
-		newStatusCommand(c), newEventsCommand(c), newCheckCommand(c), newDiffCommand(c), newReloadCommand(c),
+		newStatusCommand(c), newEventsCommand(c), newTreeCommand(c), newCheckCommand(c), newDiffCommand(c), newReloadCommand(c),
 		newVersionCommand(c), check,
 	)
 	addCompletionCommand(root)

@@ -28,6 +28,7 @@ type serving struct {
 	permit    *api.Permit
 	listeners *api.Listeners
 	metrics   http.Handler
+	processes *procinfo.Reader
 	sup       *supervisor.Supervisor
 	started   chan struct{} // closed once sup is there
 	release   func()        // what Prepare bound
@@ -40,7 +41,7 @@ type serving struct {
 // newServing binds the sockets, or takes them over from the former image.
 // Nothing is answered before start.
 func newServing(d *daemon, cfg *config.Config, dir string, inherited *state.Inherited) (*serving, error) {
-	s := &serving{d: d, cfg: cfg, started: make(chan struct{})}
+	s := &serving{d: d, cfg: cfg, started: make(chan struct{}), processes: procinfo.New()}
 	var err error
 	log := d.output.Logger()
 	if s.permit, err = permitOf(cfg); err != nil {
@@ -85,7 +86,7 @@ func permitOf(cfg *config.Config) (*api.Permit, error) {
 func (s *serving) start(sup *supervisor.Supervisor) error {
 	s.sup = sup
 	close(s.started)
-	s.metrics = metrics.New(func() *view.State { return sup.Scrape(s.d.output) }, procinfo.New())
+	s.metrics = metrics.New(func() *view.State { return sup.Scrape(s.d.output) }, s.processes)
 	return s.serve()
 }
 
@@ -96,7 +97,7 @@ func (s *serving) serve() error {
 		return nil
 	}
 	server, err := api.NewServer(api.Options{
-		Supervisor: s.sup, Permit: s.permit, Hosts: s.cfg.HTTP.Hosts, Metrics: s.metrics, Log: s.d.output.Logger(),
+		Supervisor: described{s.sup, s.processes}, Permit: s.permit, Hosts: s.cfg.HTTP.Hosts, Metrics: s.metrics, Log: s.d.output.Logger(),
 	})
 	if err != nil {
 		return err

@@ -133,6 +133,15 @@ func (f *fakeSupervisor) LastEvent() uint64 {
 	return uint64(len(f.events))
 }
 
+func (f *fakeSupervisor) Tree(entry string) (*view.Tree, error) {
+	if f.State().Entry(entry) == nil {
+		return nil, view.Errorf(view.NotFound, "no such entry: %s", entry)
+	}
+	return &view.Tree{Entry: entry, Source: view.FromEvents, Slots: []view.TreeSlot{{Incarnation: 2, Processes: []view.TreeProcess{
+		{PID: 1550, Main: true, State: "S", Name: "sleep", Command: []string{"sleep", "4"}},
+	}}}}, nil
+}
+
 func (f *fakeSupervisor) command(format string, args ...any) (uint64, error) {
 	f.mu.Lock()
 	f.calls = append(f.calls, fmt.Sprintf(format, args...))

@@ -77,6 +77,7 @@ func (s *Server) routes() http.Handler {
 	mux.Handle("/v1/entries/{entry}/stop", post(s.stop))
 	mux.Handle("/v1/entries/{entry}/restart", post(s.restart))
 	mux.Handle("/v1/entries/{entry}/signal", post(s.signal))
+	mux.Handle("/v1/entries/{entry}/tree", methods{http.MethodGet: s.restricted(s.tree)})
 	mux.Handle("/v1/events", methods{http.MethodGet: http.HandlerFunc(s.events)})
 	mux.Handle("/v1/reload", post(s.reload))
 	mux.Handle("/v1/diff", methods{http.MethodGet: s.restricted(s.diff)})

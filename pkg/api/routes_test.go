@@ -54,6 +54,11 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/type/dummy?scale=3", "", "", 405, "", "GET is not possible here"},
 		{"POST", "/type/a/b", "scale=3", form, 404, "", "no such page"},
 
+		{"GET", "/v1/entries/dummy/tree", "", "", 200, "", `{"slot":0,"incarnation":2,"processes":[{"pid":1550,`},
+		{"GET", "/v1/entries/nope/tree", "", "", 404, "", "no such entry: nope"},
+		{"GET", "/v1/entries/dummy/tree?slot=0", "", "", 400, "", "unknown query parameter"},
+		{"POST", "/v1/entries/dummy/tree", "", "", 405, "", "POST is not possible here"},
+
 		{"GET", "/v1/state", "", "", 200, "", `"version":42`},
 		{"GET", "/v1/state?after=0", "", "", 200, "", `"version":42`},
 		{"GET", "/v1/state?after=43&timeout=1h", "", "", 200, "", `"version":42`},

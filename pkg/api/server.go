@@ -30,6 +30,8 @@ type Supervisor interface {
 	// ends. LastEvent is the number of the last one.
 	Events(ctx context.Context, seq uint64) (events []view.Event, missed uint64)
 	LastEvent() uint64
+	// Tree returns the living processes of an entry.
+	Tree(entry string) (*view.Tree, error)
 
 	Scale(ctx context.Context, entry string, count int) (version uint64, err error)
 	// Start, Stop, Restart and Signal act on one slot, or on AllSlots.

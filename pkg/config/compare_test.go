@@ -21,6 +21,7 @@ func TestCompareKeys(t *testing.T) {
 		{"stop", before + "\nstop: {timeout: 1s}", "update stop"},
 		{"all in place", before + "\nautostart: false\nrestart: never\nsuccess_exit_codes: []\nmin_uptime: 1",
 			"update autostart restart success_exit_codes min_uptime"},
+		{"what is below", before + "\nhandover: true\ndescendants: {failures: 0, within: 1s}", "update handover descendants"},
 		{"command", before + "\ncommand!: y", "restart command"},
 		{"args", before + "\nargs: ['1']", "restart args"},
 		{"args written in the command", before + "\ncommand!: x 1", "restart command"},

@@ -50,7 +50,9 @@ type Entry struct {
 	CleanEnv    bool              // do not pass on the daemon's own environment
 	Identity    *Identity         // nil: who the daemon is
 	Attributes
-	Sockets []Socket // in the order in which they are passed
+	Handover    bool        // a main process that exits 0 may be followed by a descendant
+	Descendants Descendants // crashes below the main process
+	Sockets     []Socket    // in the order in which they are passed
 
 	File string // where the entry is given
 	Line int
@@ -72,6 +74,23 @@ type Stop struct {
 	Timeout time.Duration // after the signal: SIGKILL to all that is left
 	Mode    string        // StopTree, StopGroup or StopProcess
 }
+
+// Descendants is what is done when more than Failures descendants of a main
+// process crash Within a while. Within 0: nothing.
+type Descendants struct {
+	Failures int
+	Within   time.Duration
+	Action   string // ActionReport or ActionRestart
+}
+
+// Values of Descendants.Action.
+const (
+	ActionReport  = "report"
+	ActionRestart = "restart"
+)
+
+// maxFailures bounds what has to be kept in mind for a window.
+const maxFailures = 10_000
 
 // draft is an entry while it is read.
 type draft struct {
@@ -131,6 +150,8 @@ var entryKeys = []key[draft]{
 	{"rlimits", readRlimits, func(d *draft) any { return d.Rlimits }, false},
 	{"capabilities", readCapabilities, capabilitiesDecide, false},
 	{"no_new_privileges", func(v value, d *draft) { v.truth(&d.NoNewPrivileges) }, func(d *draft) any { return d.NoNewPrivileges }, false},
+	{"handover", func(v value, d *draft) { v.truth(&d.Handover) }, func(d *draft) any { return d.Handover }, true},
+	{"descendants", readDescendants, func(d *draft) any { return d.Descendants }, true},
 	{"sockets", readSockets, func(d *draft) any { return d.Sockets }, false},
 }
 
@@ -138,6 +159,29 @@ var stopKeys = []key[Stop]{
 	{name: "signal", read: readSignal},
 	{name: "timeout", read: func(v value, s *Stop) { v.duration(&s.Timeout) }},
 	{name: "mode", read: func(v value, s *Stop) { v.oneOf(&s.Mode, StopTree, StopGroup, StopProcess) }},
+}
+
+func readDescendants(v value, d *draft) {
+	limit := Descendants{Action: ActionReport}
+	var failures, within bool
+	decode(v, []key[Descendants]{
+		{name: "failures", read: func(v value, l *Descendants) {
+			failures = true
+			v.integer(&l.Failures, 0, maxFailures)
+		}},
+		{name: "within", read: func(v value, l *Descendants) {
+			within = true
+			l.Within = -1
+			if v.duration(&l.Within); l.Within == 0 {
+				v.fail("must be above 0")
+			}
+		}},
+		{name: "action", read: func(v value, l *Descendants) { v.oneOf(&l.Action, ActionReport, ActionRestart) }},
+	}, &limit)
+	if v.node.Kind == yaml.MappingNode && !(failures && within) {
+		v.fail("must have both, failures and within")
+	}
+	d.Descendants = limit
 }
 
 func readCommand(v value, d *draft) {

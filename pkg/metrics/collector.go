@@ -115,6 +115,11 @@ func (c *Collector) entry(out sink, e *view.Entry, used *entryUsage) {
 	out.value(m.cpu, used.cpu.System, e.Name, "system")
 	out.value(m.resident, float64(used.rss), e.Name)
 	out.value(m.openFDs, float64(used.fds), e.Name)
+	out.value(m.descendants, float64(e.Descendants), e.Name)
+	out.value(m.forks, float64(e.Forks), e.Name)
+	out.value(m.execs, float64(e.Execs), e.Name)
+	out.counts(m.descendantExits, e.DescendantExits, e.Name)
+	out.value(m.coredumps, float64(e.Coredumps), e.Name)
 	out.value(m.logBytes, float64(e.LogBytes), e.Name)
 	out.value(m.logLines, float64(e.LogLines), e.Name)
 }

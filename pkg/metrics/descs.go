@@ -16,6 +16,7 @@ type metrics struct {
 	connectorUp, procEvents, procEventsLost, procResyncs, exitDetection       metric
 	desired, processes, up, startTime, starts, exits, startFailures, oomKills metric
 	uptime, restartLatency, cpu, resident, openFDs, logBytes, logLines, ready metric
+	descendants, forks, execs, descendantExits, coredumps                     metric
 }
 
 func newMetrics() (m metrics, all []*prometheus.Desc) {
@@ -70,10 +71,16 @@ func newMetrics() (m metrics, all []*prometheus.Desc) {
 		restartLatency: def(histogram, "restart_latency_seconds", "Time from an exit to the next start, less the configured delay.", "entry"),
 		cpu: def(counter, "process_cpu_seconds_total",
 			"Processor time of live and ended processes, with that of their waited-for children.", "entry", "mode"),
-		resident: def(gauge, "process_resident_memory_bytes", "Resident memory of the live processes.", "entry"),
-		openFDs:  def(gauge, "process_open_fds", "Open descriptors of the live processes, as far as they may be known.", "entry"),
-		logBytes: def(counter, "log_bytes_total", "Output of the processes that was taken in, in bytes.", "entry"),
-		logLines: def(counter, "log_lines_total", "Output of the processes that was taken in, in lines.", "entry"),
+		resident:    def(gauge, "process_resident_memory_bytes", "Resident memory of the live processes.", "entry"),
+		openFDs:     def(gauge, "process_open_fds", "Open descriptors of the live processes, as far as they may be known.", "entry"),
+		descendants: def(gauge, "entry_descendants", "Living descendants of the main processes.", "entry"),
+		forks:       def(counter, "entry_forks_total", "Descendants of the main processes that were forked, as far as it was heard.", "entry"),
+		execs:       def(counter, "entry_execs_total", "Programs executed by the main processes and their descendants, as far as it was heard.", "entry"),
+		descendantExits: def(counter, "entry_descendant_exits_total",
+			"Descendants of the main processes that ended, by reason, as far as it was heard.", "entry", "reason"),
+		coredumps: def(counter, "entry_coredumps_total", "Core dumps of the main processes and their descendants, as far as it was heard.", "entry"),
+		logBytes:  def(counter, "log_bytes_total", "Output of the processes that was taken in, in bytes.", "entry"),
+		logLines:  def(counter, "log_lines_total", "Output of the processes that was taken in, in lines.", "entry"),
 	}
 	return m, all
 }

@@ -75,8 +75,10 @@ func sample() *view.State {
 			Uptime:         hist,
 			RestartLatency: hist,
 			EndedCPU:       view.CPU{User: 10, System: 20},
-			LogLines:       1000,
-			LogBytes:       65536,
+			Descendants:    6, Forks: 60, Execs: 50, Coredumps: 4,
+			DescendantExits: []view.LabelCount{{Label: "success", N: 50}, {Label: "signaled", N: 4}},
+			LogLines:        1000,
+			LogBytes:        65536,
 		}},
 	}
 }

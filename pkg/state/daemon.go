@@ -138,6 +138,10 @@ type Spec struct {
 	StopSignal       int   `json:"stop_signal"`
 	StopTimeoutNS    int64 `json:"stop_timeout_ns"`
 	StopMode         uint8 `json:"stop_mode"`
+	Handover         bool  `json:"handover,omitempty"`
+	CrashFailures    int   `json:"crash_failures,omitempty"` // of descendants
+	CrashWithinNS    int64 `json:"crash_within_ns,omitempty"`
+	CrashRestart     bool  `json:"crash_restart,omitempty"`
 }
 
 // Roll is a rolling restart.
@@ -160,6 +164,11 @@ type Totals struct {
 	UserNS        int64             `json:"user_ns"`
 	SysNS         int64             `json:"sys_ns"`
 	OOMKills      uint64            `json:"oom_kills,omitempty"`
+	// Of descendants of the main processes.
+	Forks           uint64            `json:"forks,omitempty"`
+	Execs           uint64            `json:"execs,omitempty"`
+	Coredumps       uint64            `json:"coredumps,omitempty"`
+	DescendantExits map[string]uint64 `json:"descendant_exits,omitempty"` // by reason
 }
 
 // StatusTotal counts the exits that ended in one way.
@@ -206,6 +215,8 @@ type Slot struct {
 	Cgroup string `json:"cgroup,omitempty"`
 	// Survivor: its process was started by a daemon that died since.
 	Survivor bool `json:"survivor,omitempty"`
+	// Crashes are those of descendants that still count.
+	Crashes []int64 `json:"crashes,omitempty"`
 }
 
 // Exit is the record of an incarnation that ended or could not start.

@@ -104,7 +104,11 @@ func appendSpec(b []byte, s *Spec) []byte {
 	b = appendInts(b, 6, s.SuccessExitCodes)
 	b = appendInt(b, 7, int64(s.StopSignal))
 	b = appendInt(b, 8, s.StopTimeoutNS)
-	return appendUint(b, 9, uint64(s.StopMode))
+	b = appendUint(b, 9, uint64(s.StopMode))
+	b = appendBool(b, 10, s.Handover)
+	b = appendInt(b, 11, int64(s.CrashFailures))
+	b = appendInt(b, 12, s.CrashWithinNS)
+	return appendBool(b, 13, s.CrashRestart)
 }
 
 func (s *Spec) read(f fields) bool {
@@ -128,6 +132,14 @@ func (s *Spec) read(f fields) bool {
 			f.int64(&s.StopTimeoutNS)
 		case 9:
 			f.byte(&s.StopMode)
+		case 10:
+			f.bool(&s.Handover)
+		case 11:
+			f.int(&s.CrashFailures)
+		case 12:
+			f.int64(&s.CrashWithinNS)
+		case 13:
+			f.bool(&s.CrashRestart)
 		}
 	}
 	return !f.bad
@@ -144,17 +156,27 @@ func appendTotals(b []byte, t *Totals) []byte {
 			return appendUint(b, 3, x.N)
 		})
 	}
-	for _, errno := range slices.Sorted(maps.Keys(t.StartFailures)) {
-		b = appendNested(b, 4, func(b []byte) []byte {
-			b = appendText(b, 1, errno)
-			return appendUint(b, 2, t.StartFailures[errno])
-		})
-	}
+	b = appendTally(b, 4, t.StartFailures)
 	b = appendHistogram(b, 5, &t.Uptime)
 	b = appendHistogram(b, 6, &t.Latency)
 	b = appendInt(b, 7, t.UserNS)
 	b = appendInt(b, 8, t.SysNS)
+	b = appendUint(b, 9, t.Forks)
+	b = appendUint(b, 10, t.Execs)
+	b = appendUint(b, 11, t.Coredumps)
+	b = appendTally(b, 12, t.DescendantExits)
 	return appendUint(b, 13, t.OOMKills)
+}
+
+// appendTally writes counts by word.
+func appendTally(b []byte, field int, tally map[string]uint64) []byte {
+	for _, word := range slices.Sorted(maps.Keys(tally)) {
+		b = appendNested(b, field, func(b []byte) []byte {
+			b = appendText(b, 1, word)
+			return appendUint(b, 2, tally[word])
+		})
+	}
+	return b
 }
 
 func (t *Totals) read(f fields) bool {
@@ -169,7 +191,7 @@ func (t *Totals) read(f fields) bool {
 			f.bad = !x.read(f.nested())
 			t.ByStatus = append(t.ByStatus, x)
 		case 4:
-			f.bad = !t.readFailures(f.nested())
+			f.bad = !readTally(f.nested(), &t.StartFailures)
 		case 5:
 			f.bad = !t.Uptime.read(f.nested())
 		case 6:
@@ -178,6 +200,14 @@ func (t *Totals) read(f fields) bool {
 			f.int64(&t.UserNS)
 		case 8:
 			f.int64(&t.SysNS)
+		case 9:
+			f.uint(&t.Forks)
+		case 10:
+			f.uint(&t.Execs)
+		case 11:
+			f.uint(&t.Coredumps)
+		case 12:
+			f.bad = !readTally(f.nested(), &t.DescendantExits)
 		case 13:
 			f.uint(&t.OOMKills)
 		}
@@ -199,21 +229,21 @@ func (x *StatusTotal) read(f fields) bool {
 	return !f.bad
 }
 
-func (t *Totals) readFailures(f fields) bool {
-	var errno string
+func readTally(f fields, tally *map[string]uint64) bool {
+	var word string
 	var n uint64
 	for f.next() {
 		switch f.num {
 		case 1:
-			f.string(&errno)
+			f.string(&word)
 		case 2:
 			f.uint(&n)
 		}
 	}
-	if t.StartFailures == nil {
-		t.StartFailures = make(map[string]uint64)
+	if *tally == nil {
+		*tally = make(map[string]uint64)
 	}
-	t.StartFailures[errno] = n
+	(*tally)[word] = n
 	return !f.bad
 }
 

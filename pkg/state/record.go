@@ -163,6 +163,7 @@ func appendSlot(b []byte, entry string, s *Slot) []byte {
 	b = appendUint(b, 24, s.Gen)
 	b = appendText(b, 26, s.Cgroup)
 	b = appendBool(b, 27, s.Survivor)
+	b = appendInts(b, 28, s.Crashes)
 	if s.Last != nil {
 		b = appendNested(b, 25, func(b []byte) []byte { return appendExit(b, s.Last) })
 	}
@@ -227,6 +228,8 @@ func (s *Slot) read(f fields) (entry string, ok bool) {
 			f.string(&s.Cgroup)
 		case 27:
 			f.bool(&s.Survivor)
+		case 28:
+			f.ints64(&s.Crashes)
 		}
 	}
 	return entry, !f.bad && entry != "" && s.Slot >= 0

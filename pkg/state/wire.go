@@ -80,7 +80,7 @@ func appendUints(b []byte, field int, v []uint64) []byte {
 	})
 }
 
-func appendInts(b []byte, field int, v []int) []byte {
+func appendInts[T int | int64](b []byte, field int, v []T) []byte {
 	if len(v) == 0 {
 		return b
 	}
@@ -201,9 +201,12 @@ func (f *fields) uints(to *[]uint64) {
 	}
 }
 
-func (f *fields) ints(to *[]int) {
+func (f *fields) ints(to *[]int)     { readInts(f, to) }
+func (f *fields) ints64(to *[]int64) { readInts(f, to) }
+
+func readInts[T int | int64](f *fields, to *[]T) {
 	for sub := f.nested(); len(sub.rest) > 0 && !f.bad; f.bad = sub.bad {
-		*to = append(*to, int(unzigzag(sub.uvarint())))
+		*to = append(*to, T(unzigzag(sub.uvarint())))
 	}
 }
 

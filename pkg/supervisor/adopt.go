@@ -346,6 +346,7 @@ func (s *Supervisor) takeSurvivors(a *adoption) {
 			s.lose(c, slots[c.id], err)
 			continue
 		}
+		s.descendIn(c, list[i].Place.Cgroup)
 		if !c.ended {
 			s.counts.adopted.Add(1)
 		}

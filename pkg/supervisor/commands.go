@@ -7,13 +7,13 @@ import (
 	"github.com/sentryd/sentryd/pkg/view"
 )
 
-// State returns the present picture. It never waits.
-func (s *Supervisor) State() *view.State { return s.picture.load() }
+// State returns the present picture. It never waits for the owner.
+func (s *Supervisor) State() *view.State { return s.descent.decorate(s.picture.load()) }
 
 // Wait returns the first picture whose version is above after, or the present
 // one when ctx ends.
 func (s *Supervisor) Wait(ctx context.Context, after uint64) *view.State {
-	return s.picture.wait(ctx, after)
+	return s.descent.decorate(s.picture.wait(ctx, after))
 }
 
 // Start asks for an entry, or one slot of it unless slot is negative, to be up.

@@ -65,7 +65,11 @@ func (s *Supervisor) carryOut(actions []fsm.Action) (refusal *view.Error) {
 			}
 		case fsm.Started:
 			s.tellStarted(a)
-			s.printStart(a)
+			s.printBegin(a.ID, a.PID, a.Wall, "Started at %d.", "started")
+		case fsm.HandedOver:
+			s.takeOverFrom(a)
+		case fsm.CrashLoop:
+			s.tellCrashes(a)
 		case fsm.Ended:
 			s.tellEnded(a)
 			s.printEnd(a)
@@ -77,6 +81,7 @@ func (s *Supervisor) carryOut(actions []fsm.Action) (refusal *view.Error) {
 		case fsm.EntryAdded:
 			s.tellEntry(view.EventAdded, a.Entry, nil)
 		case fsm.EntryGone:
+			s.descent.drop(a.Entry)
 			s.tellEntry(view.EventRemoved, a.Entry, nil)
 		case fsm.SlotGone:
 			key := logs.Key{Entry: a.Entry, Slot: a.Slot}
@@ -213,6 +218,7 @@ func (s *Supervisor) translate(e *spawn.Event) fsm.Event {
 		c.pid, c.startedAt, c.cgroup, c.identity = e.PID, e.At, e.Cgroup, e.Identity
 		s.scribe.started = append(s.scribe.started, c)
 		s.Witness.track(c.pid, c.token, c.startedAt)
+		s.descend(c)
 		return fsm.Spawned{ID: c.id, PID: e.PID, At: e.At, Wall: e.Wall}
 	case spawn.StartFailed:
 		s.forget(c.token)
@@ -222,15 +228,18 @@ func (s *Supervisor) translate(e *spawn.Event) fsm.Event {
 		c.ended = true
 		if e.TreeEmpty {
 			s.forget(c.token)
-		} else {
-			s.nameStragglers(c, "the main process left something behind", e.Members)
 		}
 		st := status(e.Status)
 		st.OOM = e.OOMKills > 0 && e.Status.Signal == int(syscall.SIGKILL)
-		return fsm.Exited{
+		ev := fsm.Exited{
 			ID: c.id, At: e.At, Wall: e.Wall, Status: st, OOMKills: e.OOMKills,
 			TreeEmpty: e.TreeEmpty, Members: pids(e.Members),
 		}
+		s.findSuccessor(c, &ev, e.Members)
+		if !e.TreeEmpty && ev.Successor == 0 {
+			s.nameStragglers(c, "the main process left something behind", e.Members)
+		}
+		return ev
 	case spawn.TreeEmpty:
 		s.forget(c.token)
 		return fsm.TreeEmpty{ID: c.id, At: e.At}
@@ -294,6 +303,14 @@ func (s *Supervisor) begin(c *child) {
 }
 
 func (s *Supervisor) forget(t spawn.Token) {
+	if c := s.children[t]; c != nil {
+		s.descent.remove(c.id)
+	}
+	s.untie(t)
+}
+
+// untie forgets a token; the incarnation may go on under another one.
+func (s *Supervisor) untie(t spawn.Token) {
 	c := s.children[t]
 	if c == nil {
 		return
@@ -320,12 +337,13 @@ func status(st spawn.Status) fsm.Status {
 	return out
 }
 
-// printStart has the start of an incarnation printed.
-func (s *Supervisor) printStart(a fsm.Started) {
+// printBegin prints that a process is the main one from now on. text has a %d for
+// the time in seconds.
+func (s *Supervisor) printBegin(id fsm.ID, pid int, wall int64, text, msg string) {
 	s.Output.Begin(logs.Record{
-		Key: logs.Key{Entry: a.ID.Entry, Slot: a.ID.Slot}, PID: a.PID, Incarnation: a.ID.Incarnation,
-		Time: time.Unix(0, a.Wall), Level: slog.LevelInfo, Msg: "started",
-		Words: func(r *logs.Record) { r.Text = fmt.Sprintf("Started at %d.", r.Time.Unix()) },
+		Key: logs.Key{Entry: id.Entry, Slot: id.Slot}, PID: pid, Incarnation: id.Incarnation,
+		Time: time.Unix(0, wall), Level: slog.LevelInfo, Msg: msg,
+		Words: func(r *logs.Record) { r.Text = fmt.Sprintf(text, r.Time.Unix()) },
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,6 +34,10 @@ func machineEntries(c *config.Config) []fsm.Entry {
 			Name: e.Name, Count: e.Count, Autostart: e.Autostart, Delay: e.Delay, MinUptime: e.MinUptime,
 			Restart: restartPolicies[e.Restart], SuccessExitCodes: e.SuccessExitCodes,
 			StopSignal: int(e.Stop.Signal), StopTimeout: e.Stop.Timeout, StopMode: stopModes[e.Stop.Mode],
+			Handover: e.Handover,
+			Crashes: fsm.CrashLimit{
+				Failures: e.Descendants.Failures, Within: e.Descendants.Within, Restart: e.Descendants.Action == config.ActionRestart,
+			},
 		}
 		entries = append(entries, m)
 	}
@@ -112,4 +117,28 @@ func errnoName(errno unix.Errno) string {
 		return name
 	}
 	return "other"
+}
+
+// configured returns an entry of the configuration in use, or nil.
+func (s *Supervisor) configured(entry string) *config.Entry {
+	at, found := slices.BinarySearchFunc(s.config.Entries, entry, func(e *config.Entry, name string) int {
+		return strings.Compare(e.Name, name)
+	})
+	if !found {
+		return nil
+	}
+	return s.config.Entries[at]
+}
+
+// descend makes a process that has started known as one that others may descend
+// from.
+func (s *Supervisor) descend(c *child) { s.descendIn(c, s.place(c.id).Cgroup) }
+
+func (s *Supervisor) descendIn(c *child, cgroup string) {
+	a := ancestor{pid: c.pid, at: c.startedAt, cgroup: cgroup}
+	follow := false
+	if e := s.configured(c.id.Entry); e != nil {
+		a.watch, follow = e.Descendants.Within > 0, e.Handover
+	}
+	s.descent.add(c.id, a, follow)
 }

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/sentryd/sentryd/pkg/state"
@@ -32,6 +33,19 @@ func (s *Supervisor) tellEnded(a fsm.Ended) {
 	s.happened(kind, a.ID, time.Unix(0, a.Exit.Wall), func(e *view.Event) {
 		e.PID, e.Exit = a.Exit.PID, exitRecord(a.Exit)
 	})
+}
+
+// tellCrashes tells of descendants that crash too often.
+func (s *Supervisor) tellCrashes(a fsm.CrashLoop) {
+	follows := "reported"
+	if a.Restart {
+		follows = "the slot is restarted"
+	}
+	s.happened(view.EventDescendantCrashes, a.ID, s.Clock.Wall(), func(e *view.Event) {
+		e.Count, e.Message = ptr(a.Count), fmt.Sprintf("within %v: %s", a.Within, follows)
+	})
+	s.Log.Warn("what a process started crashes", "entry", a.ID.Entry, "slot", a.ID.Slot, "incarnation", a.ID.Incarnation,
+		"crashes", a.Count, "within", a.Within, "restart", a.Restart)
 }
 
 // entered are the states that are told of when a slot gets there. That it runs is

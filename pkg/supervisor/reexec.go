@@ -55,6 +55,7 @@ func (s *Supervisor) savedOwn(next *config.Config) *state.Daemon {
 		Reload: state.Reload{Wall: d.LastReload.At.UnixNano(), OK: d.LastReload.OK, Error: d.LastReload.Error, SuccessWall: wall(d.LastReload.SuccessAt)},
 	}
 	out.Seq, out.Events = s.saveEvents()
+	s.descent.save(&out.Machine)
 	return out
 }
 
@@ -205,12 +206,13 @@ func Resume(o Options, saved *state.Daemon, files map[string]int) (*Supervisor, 
 	s.publisher.version = saved.Version
 	s.history.restore(saved.Seq, loadEvents(saved.Events))
 	s.loadCounters(&saved.Counters)
+	s.descent.load(&saved.Machine)
 	s.counts.reexec(resultOK)
 
 	s.paused = true
+	s.config = o.Config
 	s.adopt(snap, savedPlaces(saved), survivors(saved), files)
 	s.adoptSockets(saved.Sockets, files)
-	s.config = o.Config
 	s.prepare(applied)
 	s.prepare(o.Config)
 	s.retainSockets()
@@ -270,7 +272,7 @@ func (s *Supervisor) adopt(snap fsm.Snapshot, places map[fsm.ID]spawn.Place, sur
 				continue
 			}
 			id := fsm.ID{Entry: e.Name, Slot: slot.Slot, Incarnation: slot.Incarnation}
-			c := s.takeOver(id, slot)
+			c := s.takeOver(id, slot, places[id])
 			c.survivor, c.cgroup = survivors[id], places[id].Cgroup
 			fd, ok := files[pidfdName(id)]
 			if ok {
@@ -283,7 +285,7 @@ func (s *Supervisor) adopt(snap fsm.Snapshot, places map[fsm.ID]spawn.Place, sur
 			case !ok:
 				fd = -1
 			}
-			list = append(list, spawn.Child{Token: c.token, PID: c.pid, PidFD: fd, Reaped: !slot.Live, Survivor: c.survivor, Place: places[id]})
+			list = append(list, spawn.Child{Token: c.token, PID: c.pid, PidFD: fd, Reaped: !slot.Live, Survivor: true, Place: places[id]})
 			slots = append(slots, slot)
 		}
 	}
@@ -297,8 +299,9 @@ func (s *Supervisor) adopt(snap fsm.Snapshot, places map[fsm.ID]spawn.Place, sur
 	}
 }
 
-// takeOver makes a process of the former image known.
-func (s *Supervisor) takeOver(id fsm.ID, slot *fsm.SlotSnapshot) *child {
+// takeOver makes a process of the former image known. It is not our child if it
+// took over from one that was.
+func (s *Supervisor) takeOver(id fsm.ID, slot *fsm.SlotSnapshot, place spawn.Place) *child {
 	s.lastToken++
 	c := &child{id: id, token: s.lastToken, pid: slot.PID, ended: !slot.Live, startedAt: slot.StartedAt}
 	if c.ended && slot.Last != nil {
@@ -310,6 +313,7 @@ func (s *Supervisor) takeOver(id fsm.ID, slot *fsm.SlotSnapshot) *child {
 	if slot.Live {
 		s.Witness.track(c.pid, c.token, c.startedAt)
 	}
+	s.descendIn(c, place.Cgroup)
 	return c
 }
 

@@ -48,7 +48,7 @@ func (s *Supervisor) Diff(ctx context.Context) (*view.Diff, error) {
 // not change while it lives.
 func (s *Supervisor) diff(next *config.Config) *view.Diff {
 	c := config.Compare(s.config, next)
-	st := s.State()
+	st := s.picture.load()
 	d := &view.Diff{Changed: c.Any(), Daemon: c.Daemon, Entries: []view.EntryDiff{}}
 	if d.Daemon == nil {
 		d.Daemon = []string{}
@@ -93,7 +93,7 @@ func (s *Supervisor) Reload(ctx context.Context) (*view.Diff, error) {
 }
 
 func (s *Supervisor) preflight(ctx context.Context) (*config.Config, *view.Diff, error) {
-	if s.State().Daemon.Stopping {
+	if s.picture.load().Daemon.Stopping {
 		return nil, nil, view.Errorf(view.Unavailable, "the daemon is stopping")
 	}
 	next, err := s.Load()

@@ -26,6 +26,7 @@ func saveEntry(e *fsm.EntrySnapshot) state.Entry {
 			Count: e.Entry.Count, Autostart: e.Autostart, DelayNS: int64(e.Delay), MinUptimeNS: int64(e.MinUptime),
 			Restart: uint8(e.Restart), SuccessExitCodes: e.SuccessExitCodes,
 			StopSignal: e.StopSignal, StopTimeoutNS: int64(e.StopTimeout), StopMode: uint8(e.StopMode),
+			Handover: e.Handover, CrashFailures: e.Crashes.Failures, CrashWithinNS: int64(e.Crashes.Within), CrashRestart: e.Crashes.Restart,
 		},
 		Count: e.WantedCount, CountBy: e.CountBy.String(), Held: e.Held, Removed: e.Removed,
 		Roll:   state.Roll{Gen: e.Roll.Gen, Next: e.Roll.Next, Batch: e.Roll.Batch, By: e.Roll.By.String(), Active: e.Roll.Active},
@@ -70,6 +71,9 @@ func saveSlot(s *fsm.SlotSnapshot) state.Slot {
 		StartedAt: int64(s.StartedAt), StartedWall: s.StartedWall, ExitedAt: int64(s.ExitedAt),
 		StartFails: s.StartFails, Error: s.Error, Members: s.Members, Rolling: s.Rolling, Gen: s.Gen,
 	}
+	for _, at := range s.Crashes {
+		out.Crashes = append(out.Crashes, int64(at))
+	}
 	if s.DeadlineSet {
 		out.Deadline = ptr(int64(s.Deadline))
 	}
@@ -107,6 +111,8 @@ func loadEntry(e *state.Entry) (fsm.EntrySnapshot, error) {
 			Delay: time.Duration(e.Spec.DelayNS), MinUptime: time.Duration(e.Spec.MinUptimeNS),
 			Restart: fsm.RestartPolicy(e.Spec.Restart), SuccessExitCodes: e.Spec.SuccessExitCodes,
 			StopSignal: e.Spec.StopSignal, StopTimeout: time.Duration(e.Spec.StopTimeoutNS), StopMode: fsm.StopMode(e.Spec.StopMode),
+			Handover: e.Spec.Handover,
+			Crashes:  fsm.CrashLimit{Failures: e.Spec.CrashFailures, Within: time.Duration(e.Spec.CrashWithinNS), Restart: e.Spec.CrashRestart},
 		},
 		WantedCount: e.Count, CountBy: p.initiator(e.CountBy), Held: e.Held, Removed: e.Removed, Retired: make(map[int]fsm.Retired),
 		Roll:     fsm.RollSnapshot{Gen: e.Roll.Gen, Next: e.Roll.Next, Batch: e.Roll.Batch, By: p.initiator(e.Roll.By), Active: e.Roll.Active},
@@ -172,6 +178,9 @@ func (p *parser) slot(s *state.Slot) fsm.SlotSnapshot {
 		Outcome: p.outcome(s.Outcome), Kills: s.Kills,
 		StartedAt: fsm.Instant(s.StartedAt), StartedWall: s.StartedWall, ExitedAt: fsm.Instant(s.ExitedAt),
 		StartFails: s.StartFails, Error: s.Error, Members: s.Members, Rolling: s.Rolling, Gen: s.Gen,
+	}
+	for _, at := range s.Crashes {
+		out.Crashes = append(out.Crashes, fsm.Instant(at))
 	}
 	if s.Deadline != nil {
 		out.Deadline, out.DeadlineSet = fsm.Instant(*s.Deadline), true

@@ -32,11 +32,14 @@ func (s *Supervisor) Scrape(out OutputCounts) *view.State {
 	d.IgnoredEvents = s.counts.ignored.Load()
 	d.EventQueueLength = int(s.counts.queueLength.Load())
 	d.OutputDropped = out.Stats().Dropped
+	totals := s.descent.totals()
 	entries := make([]*view.Entry, len(st.Entries))
 	for i, e := range st.Entries {
 		c := *e
 		n := out.Counts(e.Name)
 		c.LogLines, c.LogBytes = n.Lines, n.Bytes
+		t := totals[e.Name]
+		t.tell(&c)
 		entries[i] = &c
 	}
 	st.Entries = entries

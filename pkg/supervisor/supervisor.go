@@ -39,9 +39,12 @@ type Options struct {
 	Output    Output
 	Sockets   Sockets
 	Witness   *Witness
-	Serving   Serving
-	Handover  Handover
-	Clock     Clock
+	// Forks says that the Witness hears of every fork, exec and exit: then what
+	// descends from the processes is known by that.
+	Forks    bool
+	Serving  Serving
+	Handover Handover
+	Clock    Clock
 	// Moderation is the least time between two pictures, but for those that a
 	// command waits for: what a storm of exits would otherwise spend most on.
 	Moderation time.Duration
@@ -111,7 +114,10 @@ type Supervisor struct {
 	startedAt fsm.Instant // when a start was first asked for after that
 	unstarted []*child    // starts that pkg/spawn was not asked for yet, in order
 
-	scribe   scribe
+	scribe  scribe
+	descent *descent
+	heirs   map[fsm.ID]*heir // found for the exits that are being handled
+
 	history  history
 	begun    map[string]int  // children of an entry that pkg/spawn knows
 	reserved []*sockets.Spec // opened for the next image
@@ -165,6 +171,7 @@ func newSupervisor(o Options, m *fsm.Machine) *Supervisor {
 		launchers: make(map[string]*launcher),
 		children:  make(map[spawn.Token]*child),
 		tokens:    make(map[fsm.ID]spawn.Token),
+		heirs:     make(map[fsm.ID]*heir),
 		begun:     make(map[string]int),
 		requests:  make(chan request),
 		reloading: make(chan struct{}, 1),
@@ -172,6 +179,10 @@ func newSupervisor(o Options, m *fsm.Machine) *Supervisor {
 		untold:    true,
 	}
 	o.Witness.look = o.Processes.Look
+	s.descent = newDescent(o.Clock.Now, o.Forks, o.Witness.wake)
+	if o.Forks {
+		o.Witness.Lineage = s.descent
+	}
 	now := o.Clock.Wall()
 	s.publisher = publisher{
 		daemon: view.Daemon{
@@ -201,6 +212,9 @@ func (s *Supervisor) publishFirst() {
 // once.
 func (s *Supervisor) Run() Outcome {
 	defer close(s.ended)
+	if s.Forks {
+		go s.descent.run(s.ended)
+	}
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	more := make(chan struct{})
@@ -346,6 +360,7 @@ func (s *Supervisor) takeProcesses() {
 		}
 	}
 	s.act()
+	s.dropHeirs()
 }
 
 // ListenersChanged says that the addresses listened on are not what they were.

@@ -26,7 +26,7 @@ type Connector interface {
 }
 
 // Lineage is told what happens to the processes of this host, by the witness's
-// goroutine.
+// goroutine. Lost comes before anything else.
 type Lineage interface {
 	// Observe takes events in, in the order in which they were received. The
 	// slice is the caller's again afterwards.
@@ -36,6 +36,8 @@ type Lineage interface {
 	// again. What is read from /proc or a cgroup from then on is newer than the
 	// gap.
 	Lost()
+	// Silent says that nothing is observed until Lost is called again.
+	Silent()
 }
 
 const (
@@ -138,7 +140,9 @@ func (w *Witness) Run(stop <-chan struct{}) {
 	}
 	timer := time.NewTimer(w.patience())
 	defer timer.Stop()
-	w.missed()
+	if w.connector() != nil {
+		w.missed()
+	}
 	for {
 		if conn := w.connector(); conn != nil {
 			err := w.read(conn)
@@ -211,6 +215,9 @@ func (w *Witness) fail(err error) {
 	clear(w.tracked)
 	w.unheard = 0
 	w.mu.Unlock()
+	if w.Lineage != nil {
+		w.Lineage.Silent()
+	}
 	w.wake()
 }
 
@@ -385,6 +392,9 @@ func (w *Witness) take() (resync bool, status *view.ProcConnector, failure strin
 // takeTestimony acts on news of the connector: after a loss everything tracked
 // is looked at again.
 func (s *Supervisor) takeTestimony() {
+	for _, c := range s.descent.takeCrashes() {
+		s.step(fsm.DescendantCrashed{ID: c.Key, At: c.At})
+	}
 	resync, status, failure := s.Witness.take()
 	if resync {
 		s.Witness.resyncs.Add(1)
@@ -400,9 +410,11 @@ func (s *Supervisor) takeTestimony() {
 	s.publisher.daemon.ProcConnector = *status
 	s.significant = true
 	if !status.Up {
+		s.tellDaemon(view.EventConnectorDown, status.Reason)
 		s.Log.Warn("the proc connector is not heard; exits are still seen by pidfd", "reason", status.Reason)
 		return
 	}
+	s.tellDaemon(view.EventConnectorUp, "")
 	s.Log.Info("the proc connector is heard again", "after", failure)
 	for t, c := range s.children {
 		if c.pid != 0 && !c.ended {

@@ -51,13 +51,13 @@ func (f *fakeConnector) Close() error {
 	return nil
 }
 
-// lineage notes what it is told.
-type lineage struct {
+// toldLineage notes what it is told.
+type toldLineage struct {
 	mu   sync.Mutex
 	told []string
 }
 
-func (l *lineage) Observe(events []procevents.Event) {
+func (l *toldLineage) Observe(events []procevents.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range events {
@@ -65,13 +65,19 @@ func (l *lineage) Observe(events []procevents.Event) {
 	}
 }
 
-func (l *lineage) Lost() {
+func (l *toldLineage) Lost() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.told = append(l.told, "lost")
 }
 
-func (l *lineage) take() (told []string) {
+func (l *toldLineage) Silent() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.told = append(l.told, "silent")
+}
+
+func (l *toldLineage) take() (told []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	told, l.told = l.told, nil
@@ -81,7 +87,7 @@ func (l *lineage) take() (told []string) {
 // testWitness runs a witness whose dials succeed while refuse is empty.
 type testWitness struct {
 	*Witness
-	heir   lineage
+	heir   toldLineage
 	dials  sync.Mutex // of the two below
 	conns  []*fakeConnector
 	refuse string
@@ -185,13 +191,13 @@ func TestWitnessSilence(t *testing.T) {
 		<-time.After(time.Hour)
 		silent := fmt.Errorf("%w for 12 s", procevents.ErrSilent)
 		w.says(silent)
-		w.expect(t, 2, true, true, "lost")
+		w.expect(t, 2, true, true, "silent", "lost")
 		if _, _, failure := w.take(); failure != silent.Error() {
 			t.Errorf("failed because of %q", failure)
 		}
 		began := time.Now()
 		w.says(silent)
-		w.expect(t, 2, false, false)
+		w.expect(t, 2, false, false, "silent")
 		if got := w.Status().Reason; got != silent.Error() {
 			t.Errorf("reason %q", got)
 		}
@@ -210,7 +216,7 @@ func TestWitnessSilence(t *testing.T) {
 func TestWitnessComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := startWitness(t, "in a container")
-		w.expect(t, 0, false, false, "lost")
+		w.expect(t, 0, false, false)
 		if got := w.Status().Reason; got != "in a container" {
 			t.Errorf("reason %q", got)
 		}

@@ -17,7 +17,7 @@ type Event struct {
 
 	Exit        *Exit      `json:"exit,omitempty"`          // of exited and start_failed
 	NextStartAt *time.Time `json:"next_start_at,omitempty"` // of backoff
-	Count       *int       `json:"count,omitempty"`         // of scaled: the number of slots now wanted
+	Count       *int       `json:"count,omitempty"`         // of scaled: the number of slots now wanted; of descendant_crashes: how many
 	Initiator   string     `json:"initiator,omitempty"`     // of scaled and stopping: who asked for it
 	Message     string     `json:"message,omitempty"`       // for people
 	Missed      uint64     `json:"missed,omitempty"`        // of missed: how many events were not kept for this reader
@@ -25,17 +25,19 @@ type Event struct {
 
 // Kinds of an Event. More may come: a reader passes over what it does not know.
 const (
-	EventStarted     = "started"
-	EventExited      = "exited"       // the main process ended
-	EventStartFailed = "start_failed" // there is no process; Exit.Error says why
-	EventStopping    = "stopping"     // the stop signal was sent
-	EventStopped     = "stopped"      // nothing of the slot is left, and nothing is wanted
-	EventBackoff     = "backoff"      // waits for its next start
-	EventFinished    = "finished"     // ended for good by itself
-	EventFailed      = "failed"       // given up
-	EventScaled      = "scaled"
-	EventAdded       = "added"   // the entry is there
-	EventRemoved     = "removed" // the entry and all of its slots are gone
+	EventStarted           = "started"
+	EventExited            = "exited"             // the main process ended
+	EventStartFailed       = "start_failed"       // there is no process; Exit.Error says why
+	EventStopping          = "stopping"           // the stop signal was sent
+	EventStopped           = "stopped"            // nothing of the slot is left, and nothing is wanted
+	EventBackoff           = "backoff"            // waits for its next start
+	EventFinished          = "finished"           // ended for good by itself
+	EventFailed            = "failed"             // given up
+	EventHandedOver        = "handed_over"        // PID, a descendant, is the main process now
+	EventDescendantCrashes = "descendant_crashes" // Count of them within a while
+	EventScaled            = "scaled"
+	EventAdded             = "added"   // the entry is there
+	EventRemoved           = "removed" // the entry and all of its slots are gone
 
 	EventReloaded      = "reloaded"       // the daemon re-exec'd itself
 	EventReloadRefused = "reload_refused" // and goes on as it was

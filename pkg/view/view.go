@@ -131,8 +131,12 @@ type Entry struct {
 	RestartLatency Histogram    `json:"-"` // seconds from exit to next start, less the configured delay
 	EndedCPU       CPU          `json:"-"` // of ended incarnations
 	OOMKills       uint64       `json:"-"` // processes killed for lack of memory, by the limits of the entry
-	LogLines       uint64       `json:"-"`
-	LogBytes       uint64       `json:"-"`
+	// Of the descendants of the main processes, as far as it was heard.
+	Forks, Execs    uint64       `json:"-"` // execs of the main processes included
+	Coredumps       uint64       `json:"-"`
+	DescendantExits []LabelCount `json:"-"` // by reason
+	LogLines        uint64       `json:"-"`
+	LogBytes        uint64       `json:"-"`
 }
 
 // Process is one slot of an entry and the process in it, if any.

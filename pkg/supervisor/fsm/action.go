@@ -1,5 +1,7 @@
 package fsm
 
+import "time"
+
 // Action is something for the edge to do. The types below are all there are.
 type Action interface{ action() }
 
@@ -41,6 +43,23 @@ type Started struct {
 type Ended struct {
 	ID   ID
 	Exit *Exit
+}
+
+// HandedOver says that another process is the slot's main process now.
+type HandedOver struct {
+	ID   ID
+	From int // the pid of the one that exited
+	PID  int
+	Wall int64
+}
+
+// CrashLoop reports that descendants of a main process crashed too often, for
+// people.
+type CrashLoop struct {
+	ID      ID
+	Count   int // of crashes
+	Within  time.Duration
+	Restart bool // the slot is restarted for it
 }
 
 // Entered reports that a slot is in another state, for people.
@@ -96,6 +115,8 @@ func (Send) action()       {}
 func (Release) action()    {}
 func (Started) action()    {}
 func (Ended) action()      {}
+func (HandedOver) action() {}
+func (CrashLoop) action()  {}
 func (Entered) action()    {}
 func (Scaled) action()     {}
 func (EntryAdded) action() {}

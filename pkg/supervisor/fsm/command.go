@@ -61,6 +61,9 @@ func (m *Machine) reconfigure(e *entry, spec Entry, restart bool) {
 		e.notedRetired = true
 	}
 	delay := e.Delay
+	if e.Crashes != spec.Crashes {
+		m.forgetCrashes(e)
+	}
 	e.Entry = spec
 	if delay != spec.Delay {
 		for _, s := range e.slots {

@@ -19,6 +19,10 @@ func describe(a Action) string {
 		return fmt.Sprintf("started %v pid %d", a.ID, a.PID)
 	case Ended:
 		return fmt.Sprintf("ended %v %s", a.ID, describeExit(a.Exit))
+	case HandedOver:
+		return fmt.Sprintf("%d follows %d of %v", a.PID, a.From, a.ID)
+	case CrashLoop:
+		return fmt.Sprintf("crash loop of %v: %d within %v", a.ID, a.Count, a.Within)
 	case Entered:
 		switch {
 		case a.State == Backoff:

@@ -42,6 +42,17 @@ type Exited struct {
 	TreeEmpty bool
 	OOMKills  uint64 // processes of its tree that the kernel killed for lack of memory
 	Members   []int  // what is left, as far as known; for people
+	// Successor is the pid of a process of the tree that runs the same program
+	// as the main process did, 0 without one. If the entry is for that, it
+	// becomes the main process and nothing has ended: HandedOver answers.
+	Successor int
+}
+
+// DescendantCrashed says that a descendant of a main process was ended by a
+// signal, or exited with another code than 0.
+type DescendantCrashed struct {
+	ID ID
+	At Instant
 }
 
 // TreeEmpty says that nothing is left of an ended main process's tree.
@@ -107,19 +118,20 @@ type KillAll struct{}
 // that is still wanted is asked for again, under the present configuration.
 type Reissue struct{}
 
-func (Tick) event()        {}
-func (Reissue) event()     {}
-func (Spawned) event()     {}
-func (SpawnFailed) event() {}
-func (SpawnLost) event()   {}
-func (Exited) event()      {}
-func (TreeEmpty) event()   {}
-func (Stragglers) event()  {}
-func (Configure) event()   {}
-func (Start) event()       {}
-func (Stop) event()        {}
-func (Restart) event()     {}
-func (Scale) event()       {}
-func (Signal) event()      {}
-func (Shutdown) event()    {}
-func (KillAll) event()     {}
+func (Tick) event()              {}
+func (Reissue) event()           {}
+func (Spawned) event()           {}
+func (SpawnFailed) event()       {}
+func (SpawnLost) event()         {}
+func (Exited) event()            {}
+func (TreeEmpty) event()         {}
+func (Stragglers) event()        {}
+func (DescendantCrashed) event() {}
+func (Configure) event()         {}
+func (Start) event()             {}
+func (Stop) event()              {}
+func (Restart) event()           {}
+func (Scale) event()             {}
+func (Signal) event()            {}
+func (Shutdown) event()          {}
+func (KillAll) event()           {}

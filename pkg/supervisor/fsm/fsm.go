@@ -92,7 +92,8 @@ type slot struct {
 	startFails  int // in a row
 	err         string
 	last        *Exit
-	members     []int // left of the tree, as last reported
+	members     []int     // left of the tree, as last reported
+	crashes     []Instant // of descendants, within the entry's limit, oldest first
 
 	rolling bool // counted in e.roll.inflight
 	gen     uint64
@@ -130,6 +131,8 @@ func (m *Machine) Step(now Instant, ev Event) []Action {
 		m.treeEmpty(ev)
 	case Stragglers:
 		m.stragglers(ev)
+	case DescendantCrashed:
+		m.descendantCrashed(ev)
 	case Configure:
 		m.configure(ev)
 	case Start:

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -36,6 +37,8 @@ type slotModel struct {
 	since Instant       // of the exit by itself, or of the start that failed
 	wait  time.Duration // after a start that failed
 	fails int           // in a row
+
+	crashes []Instant // of descendants of the present incarnation
 }
 
 // rest is why a slot that is wanted may be without a process.
@@ -117,6 +120,9 @@ func (mo *model) configure(ev Configure) {
 		if e != nil && ev.Restart[spec.Name] {
 			mo.each(spec.Name, AllSlots, func(s *slotModel, inc uint64) { s.old = inc })
 		}
+		if e != nil && e.spec.Crashes != spec.Crashes {
+			mo.each(spec.Name, AllSlots, func(s *slotModel, _ uint64) { s.crashes = nil })
+		}
 		switch {
 		case e == nil:
 			e = &entryModel{
@@ -154,7 +160,7 @@ func (e *entryModel) setCount(n int) {
 func (mo *model) spawned(id ID) {
 	e, s := mo.slot(id)
 	e.starts++
-	s.fails = 0
+	s.fails, s.crashes = 0, nil
 }
 
 func (mo *model) spawnFailed(ev SpawnFailed) {
@@ -165,6 +171,26 @@ func (mo *model) spawnFailed(ev SpawnFailed) {
 	for range s.fails - 1 {
 		s.wait = min(2*s.wait, max(time.Minute, e.spec.Delay))
 	}
+}
+
+// crash takes in that of a descendant, and returns how many are too many, if
+// they are.
+func (mo *model) crash(id ID, at Instant, p *proc) int {
+	e, s := mo.slot(id)
+	limit := e.spec.Crashes
+	if limit.Within == 0 || !p.live || p.told {
+		return 0
+	}
+	s.crashes = append(slices.DeleteFunc(s.crashes, func(c Instant) bool { return at-c >= limit.Within }), at)
+	n := len(s.crashes)
+	if n <= limit.Failures {
+		return 0
+	}
+	s.crashes = nil
+	if limit.Restart {
+		s.old = id.Incarnation
+	}
+	return n
 }
 
 // exited takes in the end of a main process that ran from then on.

@@ -45,6 +45,8 @@ var pairEvents = []struct {
 	{"exited", Exited{ID: pairID, At: pairNow, TreeEmpty: true}},
 	{"exited, rest", Exited{ID: pairID, At: pairNow}},
 	{"tree empty", TreeEmpty{ID: pairID, At: pairNow}},
+	{"handover", Exited{ID: pairID, At: pairNow, Successor: 300}},
+	{"crash", DescendantCrashed{ID: pairID, At: pairNow}},
 	{"stragglers", Stragglers{ID: pairID, Members: []int{300}}},
 	{"configure", Configure{Entries: []Entry{pairEntry}}},
 	{"reload restart", Configure{Entries: []Entry{pairEntry}, Restart: map[string]bool{"web": true}}},
@@ -71,7 +73,7 @@ const pairNow = 100 * time.Second
 
 var (
 	pairID    = ID{Entry: "web", Incarnation: 2}
-	pairEntry = Entry{Name: "web", Count: 1, Autostart: true, Delay: time.Second, SuccessExitCodes: []int{0}, StopSignal: 15, StopTimeout: 10 * time.Second, StopMode: StopTree}
+	pairEntry = Entry{Name: "web", Count: 1, Autostart: true, Delay: time.Second, SuccessExitCodes: []int{0}, StopSignal: 15, StopTimeout: 10 * time.Second, StopMode: StopTree, Handover: true, Crashes: CrashLimit{Within: time.Minute, Restart: true}}
 )
 
 func pairMachine(t *testing.T, state State, slot SlotSnapshot) *Machine {
@@ -184,7 +186,7 @@ func TestPairsAreAll(t *testing.T) {
 	}
 	for _, name := range implementers(t, "action.go", "action") {
 		switch name {
-		case "Spawn", "Send", "Release", "Started", "Ended", "Entered", "Scaled", "EntryAdded", "EntryGone", "SlotGone", "Refused", "Done":
+		case "Spawn", "Send", "Release", "Started", "Ended", "HandedOver", "CrashLoop", "Entered", "Scaled", "EntryAdded", "EntryGone", "SlotGone", "Refused", "Done":
 		default:
 			t.Errorf("describe, and with it the transcripts, knows no action %s", name)
 		}

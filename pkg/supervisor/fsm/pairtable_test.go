@@ -41,6 +41,17 @@ var pairs = map[string]map[string]string{
 		"leftover": "backoff +1s",
 		others:     "ignored",
 	},
+	"handover": {
+		"running":  "running; 300 follows 100",
+		"stopping": "stopping +10s; ended exited 0, by command; TERM tree; CONT tree",
+		others:     "ignored",
+	},
+	"crash": {
+		"running":  "stopping +10s again; crash loop: 1 within 1m0s; TERM main; CONT main",
+		"stopping": "same",
+		"leftover": "same",
+		others:     "ignored",
+	},
 	"stragglers": {
 		"running":  "same",
 		"stopping": "same",

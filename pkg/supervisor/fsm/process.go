@@ -13,7 +13,7 @@ func (m *Machine) spawned(ev Spawned) {
 	s.pending, s.live, s.tree = false, true, true
 	s.pid = ev.PID
 	s.startedAt, s.startedWall = ev.At, ev.Wall
-	s.startFails, s.err = 0, ""
+	s.startFails, s.err, s.crashes = 0, "", nil
 	e.counters.Starts++
 	if s.dueSet {
 		s.dueSet = false
@@ -89,6 +89,9 @@ func (m *Machine) exited(ev Exited) {
 	}
 	e := s.e
 	asked := s.state == Stopping
+	if m.succeeds(s, &ev) {
+		return
+	}
 	x := &Exit{
 		Status: ev.Status, At: ev.At, Wall: ev.Wall, PID: s.pid,
 		Incarnation: s.inc, Uptime: ev.At - s.startedAt,

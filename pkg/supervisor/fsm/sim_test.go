@@ -19,6 +19,8 @@ func (w *world) config() Configure {
 			Delay: time.Duration(w.from.Intn(3)) * time.Second, MinUptime: time.Duration(w.from.Intn(2)) * time.Second,
 			Restart: RestartPolicy(w.from.Intn(3)), SuccessExitCodes: []int{0},
 			StopSignal: []int{15, 15, 9}[w.from.Intn(3)], StopTimeout: time.Duration(w.from.Intn(5)) * time.Second, StopMode: StopMode(w.from.Intn(int(numStopModes))),
+			Handover: w.from.Intn(2) == 0,
+			Crashes:  CrashLimit{Failures: w.from.Intn(3), Within: time.Duration(w.from.Intn(3)) * time.Second, Restart: w.from.Intn(2) == 0},
 		})
 		c.Restart[name] = w.from.Intn(3) == 0
 	}

@@ -72,6 +72,7 @@ type SlotSnapshot struct {
 	Error       string
 	Last        *Exit
 	Members     []int
+	Crashes     []Instant
 	Rolling     bool
 	Gen         uint64
 }
@@ -109,7 +110,7 @@ func (s *slot) snapshot() SlotSnapshot {
 		DeadlineSet: s.heapAt > 0, DueSet: s.dueSet,
 		StartedAt: s.startedAt, StartedWall: s.startedWall, ExitedAt: s.exitedAt,
 		StartFails: s.startFails, Error: s.err, Last: s.last, Members: slices.Clone(s.members),
-		Rolling: s.rolling, Gen: s.gen,
+		Crashes: slices.Clone(s.crashes), Rolling: s.rolling, Gen: s.gen,
 	}
 	if ss.DeadlineSet {
 		ss.Deadline = s.deadline
@@ -186,7 +187,7 @@ func (m *Machine) restoreSlot(e *entry, ss SlotSnapshot) error {
 		deadline: ss.Deadline, due: ss.Due, dueSet: ss.DueSet,
 		startedAt: ss.StartedAt, startedWall: ss.StartedWall, exitedAt: ss.ExitedAt,
 		startFails: ss.StartFails, err: ss.Error, last: ss.Last, members: slices.Clone(ss.Members),
-		rolling: ss.Rolling, gen: ss.Gen,
+		crashes: slices.Clone(ss.Crashes), rolling: ss.Rolling, gen: ss.Gen,
 	}
 	e.slots[ss.Slot] = s
 	e.present++

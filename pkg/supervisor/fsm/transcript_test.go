@@ -27,7 +27,8 @@ var update = flag.Bool("update", false, "write the transcripts in testdata anew"
 //	shutdown, kill
 //	spawned SLOT              SLOT is entry:0, or entry:0#2 to name an incarnation
 //	failed SLOT [ERRNO]
-//	exited SLOT [CODE|signal=N] [rest=N]     rest: so many of its tree live on
+//	exited SLOT [CODE|signal=N] [rest=N] [heir=PID]    rest: so many of its tree live on
+//	crash SLOT                a descendant crashed
 //	empty SLOT                the rest of the tree is gone
 //	left SLOT N               so many of it live on, as a signal found
 //	advance DURATION          with a tick at each deadline on the way
@@ -149,6 +150,8 @@ func (st *stage) fact(verb string, id ID, args []string) {
 				for i := range st.number(value) {
 					ev.Members = append(ev.Members, 1000+i)
 				}
+			case "heir":
+				ev.Successor = st.number(value)
 			case "signal":
 				ev.Status = Status{Reason: ReasonSignaled, Signal: st.number(value)}
 			default:
@@ -156,6 +159,8 @@ func (st *stage) fact(verb string, id ID, args []string) {
 			}
 		}
 		st.step(ev)
+	case "crash":
+		st.step(DescendantCrashed{ID: id, At: st.now})
 	case "empty":
 		st.step(TreeEmpty{ID: id, At: st.now})
 	case "left":
@@ -229,6 +234,10 @@ var entryKeys = map[string]func(*stage, *Entry, string){
 	"mode": func(_ *stage, e *Entry, v string) {
 		e.StopMode = map[string]StopMode{"process": StopProcess, "group": StopGroup, "tree": StopTree}[v]
 	},
+	"handover": func(_ *stage, e *Entry, v string) { e.Handover = v == "true" },
+	"crashes":  func(st *stage, e *Entry, v string) { e.Crashes.Failures = st.number(v) },
+	"within":   func(st *stage, e *Entry, v string) { e.Crashes.Within = st.duration(v) },
+	"then":     func(_ *stage, e *Entry, v string) { e.Crashes.Restart = v == "restart" },
 	"policy": func(_ *stage, e *Entry, v string) {
 		e.Restart = map[string]RestartPolicy{"never": RestartNever, "on-failure": RestartOnFailure}[v]
 	},

@@ -91,6 +91,18 @@ type Entry struct {
 	StopSignal       int
 	StopTimeout      time.Duration
 	StopMode         StopMode
+	Crashes          CrashLimit
+	// Handover: a main process that exits with 0 may be followed by one of its
+	// descendants, see Exited.
+	Handover bool
+}
+
+// CrashLimit is when descendants of a main process crash too often: more than
+// Failures times Within. There is none while Within is 0.
+type CrashLimit struct {
+	Failures int
+	Within   time.Duration
+	Restart  bool // the slot then; else it is only said
 }
 
 // Initiator is who asked for an end.
@@ -103,11 +115,12 @@ const (
 	ByCommand
 	ByReload
 	ByShutdown
+	ByHealth
 	ByOOM // the kernel, for lack of memory
 	numInitiators
 )
 
-var initiatorNames = [numInitiators]string{"process", "scale", "command", "reload", "shutdown", "oom"}
+var initiatorNames = [numInitiators]string{"process", "scale", "command", "reload", "shutdown", "health", "oom"}
 
 // String returns the initiator's name as the outside knows it.
 func (i Initiator) String() string { return initiatorNames[i] }

@@ -27,19 +27,21 @@ type world struct {
 	now  Instant
 	pid  int
 
-	procs  map[ID]*proc
-	ended  *proc       // whose end is being told
-	asked  map[ID]bool // starts not yet answered
-	lost   map[ID]bool // of those, the ones that never will be
-	model  *model
-	seen   picture
-	shown  map[string]Entered // the state of each slot that was reported last
-	counts map[string]int     // of each entry that was reported and not removed since, the count reported last
-	told   map[string]Instant // when the last thing told of an entry happened
-	past   []Event            // some events about processes, to be repeated when they are stale
-	steps  int
-	log    []step
-	record bool // keep the whole log
+	procs   map[ID]*proc
+	ended   *proc       // whose end is being told
+	heir    int         // pid that a main process is to be handed over to
+	crashes int         // that are to be said to be too many
+	asked   map[ID]bool // starts not yet answered
+	lost    map[ID]bool // of those, the ones that never will be
+	model   *model
+	seen    picture
+	shown   map[string]Entered // the state of each slot that was reported last
+	counts  map[string]int     // of each entry that was reported and not removed since, the count reported last
+	told    map[string]Instant // when the last thing told of an entry happened
+	past    []Event            // some events about processes, to be repeated when they are stale
+	steps   int
+	log     []step
+	record  bool // keep the whole log
 }
 
 // step is an event and what the machine answered. It is only written out when
@@ -177,6 +179,16 @@ func (w *world) do(ev Event, a Action) {
 		if p := w.ended; p != nil && p.told == (a.Exit.Initiator == ByProcess) {
 			w.fatalf("%v ended, asked to: %v, and that is put down to %v", a.ID, p.told, a.Exit.Initiator)
 		}
+	case HandedOver:
+		if w.heir != a.PID {
+			w.fatalf("%v is handed over to %d", a.ID, a.PID)
+		}
+		w.heir = 0
+	case CrashLoop:
+		if n := w.crashes; n != a.Count {
+			w.fatalf("%v: %d crashes are too many, were %d", a.ID, a.Count, n)
+		}
+		w.crashes = 0
 	case Release:
 		p := w.procs[a.ID]
 		if p == nil || p != w.ended || p.told || w.model.entries[a.ID.Entry].spec.StopMode != StopProcess {
@@ -299,11 +311,14 @@ func (w *world) happen() bool {
 	if w.from.Intn(8) == 0 {
 		w.step(Stragglers{ID: id, Members: []int{p.pid + 2}})
 	}
+	if w.from.Intn(4) == 0 {
+		w.crash(id, p, at)
+		return true
+	}
 	switch {
 	case p.stuck:
 		return false
 	case p.live:
-		p.live = false
 		ev := Exited{ID: id, At: at, Wall: wall, Status: Status{Reason: ReasonExited, Code: w.from.Intn(3)}}
 		switch w.from.Intn(6) {
 		case 0, 1:
@@ -316,6 +331,10 @@ func (w *world) happen() bool {
 		} else {
 			ev.Members = []int{p.pid + 1}
 		}
+		if w.handOver(id, p, ev) {
+			return true
+		}
+		p.live = false
 		w.model.exited(ev, p.startedAt, p.told)
 		w.ended = p
 		w.fact(ev)
@@ -406,4 +425,36 @@ func (b *bytesSource) Intn(n int) int {
 	v := int(b.data[0]) % n
 	b.data = b.data[1:]
 	return v
+}
+
+// handOver may have the main process leave a successor, and reports whether that
+// is to be taken for the main process from now on. News of that is never stale:
+// the incarnation goes on.
+func (w *world) handOver(id ID, p *proc, ev Exited) bool {
+	w.t.Helper()
+	if ev.TreeEmpty || w.from.Intn(2) == 0 {
+		return false
+	}
+	w.pid++
+	ev.Successor = w.pid
+	if p.told || ev.Status != (Status{}) || !w.model.entries[id.Entry].spec.Handover {
+		return false // the same as without
+	}
+	p.pid, w.heir = ev.Successor, ev.Successor
+	p.rest--
+	w.step(ev)
+	if w.heir != 0 {
+		w.fatalf("%v was not handed over", id)
+	}
+	return true
+}
+
+// crash has a descendant crash.
+func (w *world) crash(id ID, p *proc, at Instant) {
+	w.t.Helper()
+	w.crashes = w.model.crash(id, at, p)
+	w.step(DescendantCrashed{ID: id, At: at})
+	if w.crashes != 0 {
+		w.fatalf("%v: %d crashes were not too many", id, w.crashes)
+	}
 }
