@@ -18,12 +18,13 @@ func TestWhatChildrenInherit(t *testing.T) {
 	const limit = 700 // the daemon raises its own
 	dir := t.TempDir()
 	start := script(t, fmt.Sprintf("ulimit -Sn %d\ntrap '' HUP INT USR1 PIPE QUIT\nexec 7</dev/null\nexec %s \"$@\"\n", limit, docsBinary(t)))
-	d := startDaemon(t, `
+	// Of a program with libraries the loader may still have one open.
+	d := startDaemon(t, fmt.Sprintf(`
 entries:
-  first: {command: sleep 100000}
-  second: {command: sleep 100000, autostart: false}
-  third: {command: sleep 100000, autostart: false}
-`, options{dir: dir, bin: start})
+  first: {command: %[1]s}
+  second: {command: %[1]s, autostart: false}
+  third: {command: %[1]s, autostart: false}
+`, waiter(t)), options{dir: dir, bin: start})
 	check := func(name string) {
 		t.Helper()
 		p := d.running(name, 1).process(name, 0)
