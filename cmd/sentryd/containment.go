@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,17 +18,36 @@ import (
 	"github.com/sentryd/sentryd/pkg/view"
 )
 
-// contain settles how the trees of processes are known on this host: in
-// cgroups, or by lineage with the reason why not in cgroups.
-func (d *daemon) contain(name, dir string) (containment string, missing []string) {
-	var err error
-	if d.cgroups, err = spawn.OpenCgroups(cgroupDir(name, dir)); err == nil {
-		return view.Cgroup2, nil
+// containment is how the trees of processes are known on this host.
+type containment struct {
+	kind        string   // view.Cgroup2, view.Lineage or view.NoContainment
+	controllers []string // that limit what is in the cgroups
+	lacking     []string // what this host cannot do, in sentences
+}
+
+// contain settles how trees are known: in cgroups, or by lineage with the
+// reason why not in cgroups. It fails if the configuration has limits that can not
+// be had and have to be; a daemon that has processes already goes on without them.
+func (d *daemon) contain(cfg *config.Config, dir string) (err error) {
+	d.kind = view.Cgroup2
+	if d.cgroups, err = spawn.OpenCgroups(cgroupDir(cfg.Name, dir)); err != nil {
+		d.kind = view.Lineage
+		text := fmt.Sprintf("No cgroups (%v): a stop follows descendants by their lineage, and misses one that has cleared its environment in a session of its own.", err)
+		if unix.Access("/proc/self/task", unix.F_OK) != nil {
+			d.kind = view.NoContainment
+			text = fmt.Sprintf("No containment: neither cgroups (%v) nor /proc can be used; a stop reaches the process group of a child, not descendants that left it.", err)
+		}
+		d.lacking = append(d.lacking, text)
 	}
-	if unix.Access("/proc/self/task", unix.F_OK) != nil {
-		return view.NoContainment, []string{fmt.Sprintf("No containment: neither cgroups (%v) nor /proc can be used; a stop reaches the process group of a child, not descendants that left it.", err)}
+	have, missing, err := d.limit(cfg, d.enable)
+	d.controllers, d.lacking = have, append(d.lacking, missing...)
+	if err != nil {
+		d.lacking = append(d.lacking, "Limits do not hold: "+err.Error())
+		if d.cgroups != nil {
+			os.Remove(d.cgroups.Dir()) // if it is empty
+		}
 	}
-	return view.Lineage, []string{fmt.Sprintf("No cgroups (%v): a stop follows descendants by their lineage, and misses one that has cleared its environment in a session of its own.", err)}
+	return err
 }
 
 // limit makes sure of the controllers that a configuration's limits need. It

@@ -49,6 +49,7 @@ type daemon struct {
 	output  *logs.Output
 	pool    *spawn.Pool
 	cgroups *spawn.Cgroups // nil where there can be none
+	containment
 	witness *supervisor.Witness
 	serving *serving
 	sup     *supervisor.Supervisor
@@ -83,6 +84,11 @@ func (d *daemon) run() error {
 	}
 	dir, err := d.directory(cfg.Name, inherited)
 	if err != nil {
+		return err
+	}
+	if err := d.contain(cfg, dir); err != nil && saved == nil {
+		os.Remove(d.lock.Name())
+		d.lock.Close()
 		return err
 	}
 	if err := d.open(cfg, dir, saved, inherited, made); err != nil {
@@ -205,16 +211,6 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 	if saved != nil {
 		started = time.Unix(0, saved.StartedWall)
 	}
-	containment, lacks := d.contain(cfg.Name, dir)
-	controllers, unlimited, err := d.limit(cfg, d.enable)
-	if err != nil && saved == nil {
-		d.removeCgroups()
-		return err
-	}
-	if err != nil { // the processes are there, and go on without
-		log.Error("limits cannot be kept", "error", err)
-	}
-	lacks = append(lacks, unlimited...)
 	o := supervisor.Options{
 		Identity: supervisor.Identity{
 			Name: cfg.Name, PID: os.Getpid(), Version: d.version, StartedAt: started, Config: cfg.Path,
@@ -222,7 +218,7 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 		Config: cfg, Load: func() (*config.Config, error) { return d.reloadable(cfg.Path) },
 		Environ: childEnviron(os.Environ()), Processes: d.pool, Output: d.output, Witness: d.witness,
 		Serving: d.serving, Handover: d, Log: log,
-		Cgroups: d.cgroupsOf(), Controllers: controllers, Containment: containment, Missing: append(lacks, missing()...),
+		Cgroups: d.cgroupsOf(), Controllers: d.controllers, Containment: d.kind, Missing: append(d.lacking, missing()...),
 		Clock: supervisor.Clock{Now: monotonic, Wall: time.Now}, Moderation: time.Millisecond,
 	}
 	if saved == nil {
@@ -235,6 +231,7 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 		return nil
 	}
 	files := inherited.TakeAll()
+	var err error
 	if d.sup, err = supervisor.Resume(o, saved, files); err != nil {
 		return err
 	}

@@ -75,6 +75,7 @@ func sample() *view.State {
 			Uptime:         hist,
 			RestartLatency: hist,
 			EndedCPU:       view.CPU{User: 10, System: 20},
+			OOMKills:       2,
 			LogLines:       1000,
 			LogBytes:       65536,
 		}},

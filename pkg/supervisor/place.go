@@ -12,7 +12,6 @@ import (
 // Cgroups is what the supervisor needs of the directory in which each slot has
 // a cgroup.
 type Cgroups interface {
-	Dir() string
 	Path(name string) string
 }
 
