@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,21 +18,41 @@ import (
 	"github.com/sentryd/sentryd/pkg/view"
 )
 
-// contain settles, once, how the trees of processes are known on this host: in
-// cgroups, or by lineage with the reason why not in cgroups.
-func (d *daemon) contain(name, dir string) {
-	d.containment, d.lacks = d.findContainment(name, dir)
+// containment is how the trees of processes are known on this host.
+type containment struct {
+	kind        string   // view.Cgroup2, view.Lineage or view.NoContainment
+	controllers []string // that limit what is in the cgroups
+	lacking     []string // what this host cannot do, in sentences
 }
 
-func (d *daemon) findContainment(name, dir string) (containment string, missing []string) {
+// contain settles, once, how trees are known: in cgroups, or by lineage with the
+// reason why not in cgroups.
+func (d *daemon) contain(name, dir string) {
 	var err error
-	if d.cgroups, err = spawn.OpenCgroups(cgroupDir(name, dir)); err == nil {
-		return view.Cgroup2, nil
+	d.kind = view.Cgroup2
+	if d.cgroups, err = spawn.OpenCgroups(cgroupDir(name, dir)); err != nil {
+		d.kind = view.Lineage
+		text := fmt.Sprintf("No cgroups (%v): a stop follows descendants by their lineage, and misses one that has cleared its environment in a session of its own.", err)
+		if unix.Access("/proc/self/task", unix.F_OK) != nil {
+			d.kind = view.NoContainment
+			text = fmt.Sprintf("No containment: neither cgroups (%v) nor /proc can be used; a stop reaches the process group of a child, not descendants that left it.", err)
+		}
+		d.lacking = append(d.lacking, text)
 	}
-	if unix.Access("/proc/self/task", unix.F_OK) != nil {
-		return view.NoContainment, []string{fmt.Sprintf("No containment: neither cgroups (%v) nor /proc can be used; a stop reaches the process group of a child, not descendants that left it.", err)}
+}
+
+// restrain enables what the limits of a configuration need. It fails if there are
+// some that cannot be had and have to be; a daemon that has processes already goes on without them.
+func (d *daemon) restrain(cfg *config.Config) error {
+	have, missing, err := d.limit(cfg, d.enable)
+	d.controllers, d.lacking = have, append(d.lacking, missing...)
+	if err != nil {
+		d.lacking = append(d.lacking, "Limits do not hold: "+err.Error())
+		if d.cgroups != nil {
+			os.Remove(d.cgroups.Dir()) // if it is empty
+		}
 	}
-	return view.Lineage, []string{fmt.Sprintf("No cgroups (%v): a stop follows descendants by their lineage, and misses one that has cleared its environment in a session of its own.", err)}
+	return err
 }
 
 // limit makes sure of the controllers that a configuration's limits need. It
@@ -76,7 +97,7 @@ func (d *daemon) enable(controllers []string) map[string]error {
 	return d.cgroups.EnableControllers(controllers)
 }
 
-func (d *daemon) lacking(controllers []string) map[string]error {
+func (d *daemon) withheld(controllers []string) map[string]error {
 	if d.cgroups == nil {
 		return withoutCgroups(controllers)
 	}
@@ -95,7 +116,7 @@ func withoutCgroups(controllers []string) map[string]error {
 func (d *daemon) reloadable(path string) (*config.Config, error) {
 	cfg, err := config.Load(path, loadOptions())
 	if err == nil {
-		_, _, err = d.limit(cfg, d.lacking)
+		_, _, err = d.limit(cfg, d.withheld)
 	}
 	if err != nil {
 		return nil, err

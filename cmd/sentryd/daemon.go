@@ -51,14 +51,12 @@ type daemon struct {
 	output  *logs.Output
 	pool    *spawn.Pool
 	cgroups *spawn.Cgroups // nil where there can be none
-	// How the trees of processes are known, and what follows where not in cgroups.
-	containment string
-	lacks       []string
-	witness     *supervisor.Witness
-	serving     *serving
-	sup         *supervisor.Supervisor
-	adopted     // what an earlier daemon left
-	stop        chan struct{}
+	containment
+	witness *supervisor.Witness
+	serving *serving
+	sup     *supervisor.Supervisor
+	adopted // what an earlier daemon left
+	stop    chan struct{}
 }
 
 // runDaemon runs the daemon in the foreground, until it is to end.
@@ -96,6 +94,12 @@ func (d *daemon) run() error {
 			os.Remove(d.lock.Name())
 			return err
 		}
+	}
+	if err := d.restrain(cfg); err != nil && saved == nil && !d.remains.Any() {
+		d.remains.Close()
+		os.Remove(d.lock.Name())
+		d.lock.Close()
+		return err
 	}
 	if err := d.open(cfg, dir, saved, pipes, inherited, made); err != nil {
 		return err
@@ -237,16 +241,7 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 	if saved != nil {
 		started = time.Unix(0, saved.StartedWall)
 	}
-	lacks := append(d.lacks, d.openJournal(dir)...)
-	controllers, unlimited, err := d.limit(cfg, d.enable)
-	if err != nil && saved == nil && !d.remains.Any() {
-		d.removeCgroups()
-		return err
-	}
-	if err != nil { // the processes are there, and go on without
-		log.Error("limits cannot be kept", "error", err)
-	}
-	lacks = append(lacks, unlimited...)
+	lacks := append(d.lacking, d.openJournal(dir)...)
 	o := supervisor.Options{
 		Identity: supervisor.Identity{
 			Name: cfg.Name, PID: os.Getpid(), Version: d.version, StartedAt: started, Config: cfg.Path,
@@ -256,7 +251,7 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 		Environ: childEnviron(os.Environ()), Processes: d.pool, Output: d.output, Sockets: sockets.NewSet(), Witness: d.witness,
 		Forks:   cfg.ProcConnector.Enabled && cfg.ProcConnector.Events == config.EventsAll,
 		Serving: d.serving, Handover: d, Log: log,
-		Journal: d.journalOf(), Cgroups: d.cgroupsOf(), Controllers: controllers, Containment: d.containment, Missing: append(lacks, missing()...),
+		Journal: d.journalOf(), Cgroups: d.cgroupsOf(), Controllers: d.controllers, Containment: d.kind, Missing: append(lacks, missing()...),
 		Clock: supervisor.Clock{Now: monotonic(), Wall: time.Now}, Moderation: time.Millisecond,
 	}
 	if saved == nil {
@@ -271,6 +266,7 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 		return nil
 	}
 	files := inherited.TakeAll()
+	var err error
 	if d.sup, err = supervisor.Resume(o, saved, files); err != nil {
 		return err
 	}

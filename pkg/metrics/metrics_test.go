@@ -75,6 +75,7 @@ func sample() *view.State {
 			Uptime:         hist,
 			RestartLatency: hist,
 			EndedCPU:       view.CPU{User: 10, System: 20},
+			OOMKills:       2,
 			Descendants:    6, Forks: 60, Execs: 50, Coredumps: 4,
 			DescendantExits: []view.LabelCount{{Label: "success", N: 50}, {Label: "signaled", N: 4}},
 			LogLines:        1000,

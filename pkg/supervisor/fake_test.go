@@ -41,6 +41,8 @@ type edge struct {
 	held     map[logs.Key]bool // whose output is not read
 	slow     bool              // starts are not answered
 	released int
+	cgroups  Cgroups       // nil: none
+	adopted  []spawn.Child // in the last re-exec
 
 	preflight error
 	execErr   error
@@ -147,6 +149,7 @@ func (e *edge) Look(spawn.Token)                             {}
 func (e *edge) Adopt(list []spawn.Child) []error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.adopted = list
 	errs := make([]error, len(list))
 	for i, c := range list {
 		p := e.lives(c.PidFD)
@@ -288,7 +291,7 @@ func (e *edge) options(path string) Options {
 	return Options{
 		Identity: Identity{Name: cfg.Name, PID: 1, Version: "test", StartedAt: time.Now(), Config: cfg.Path},
 		Config:   cfg, Load: load, Processes: e, Output: output{e}, Sockets: sockets.NewSet(), Witness: NewWitness(nil, nil, "none in a test"),
-		Serving: server{e}, Handover: image{e}, Log: slog.New(slog.DiscardHandler),
+		Cgroups: e.cgroups, Serving: server{e}, Handover: image{e}, Log: slog.New(slog.DiscardHandler),
 		Clock: Clock{Now: e.now, Wall: time.Now},
 	}
 }
