@@ -67,7 +67,7 @@ func TestConnectorSilent(t *testing.T) {
 	}
 	began := time.Now()
 	const again = "the proc connector is heard again"
-	s := d.await("the silence is noticed and mended", func(*state) bool { return strings.Contains(d.String(), again) })
+	s := d.await("the silence is noticed and mended", func(s *state) bool { return s.Daemon.ProcConnector.Up && strings.Contains(d.String(), again) })
 	if took := time.Since(began); took > 15*time.Second {
 		t.Errorf("noticed after %v", took)
 	}

@@ -142,7 +142,7 @@ func appendSlot(b []byte, entry string, s *Slot) []byte {
 	b = appendBool(b, 23, s.Rolling)
 	b = appendUint(b, 24, s.Gen)
 	b = appendText(b, 26, s.Cgroup)
-	b = appendInts(b, 27, s.Crashes)
+	b = appendInts(b, 28, s.Crashes)
 	if s.Last != nil {
 		b = appendNested(b, 25, func(b []byte) []byte { return appendExit(b, s.Last) })
 	}
@@ -205,7 +205,7 @@ func (s *Slot) read(f fields) (entry string, ok bool) {
 			f.bad = !s.Last.read(f.nested())
 		case 26:
 			f.string(&s.Cgroup)
-		case 27:
+		case 28:
 			f.ints64(&s.Crashes)
 		}
 	}
