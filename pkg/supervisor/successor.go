@@ -27,7 +27,7 @@ type heir struct {
 }
 
 // findSuccessor adds a successor to the exit of a main process, if the entry is
-// for that and there is one. What is found is let go again by dropHeir.
+// for that and there is one. What is found is let go again by dropHeirs.
 func (s *Supervisor) findSuccessor(c *child, ev *fsm.Exited, members []spawn.Member) {
 	e := s.configured(c.id.Entry)
 	if e == nil || !e.Handover || ev.TreeEmpty || ev.Status.Reason != fsm.ReasonExited || ev.Status.Code != 0 {
@@ -49,8 +49,9 @@ func (s *Supervisor) findSuccessor(c *child, ev *fsm.Exited, members []spawn.Mem
 	}
 	if pid, pidfd := successor(pids, exe); pid != 0 {
 		ev.Successor = pid
-		s.heir = &heir{exited: *ev, pidfd: pidfd}
-		s.heir.exited.Successor = 0
+		h := &heir{exited: *ev, pidfd: pidfd}
+		h.exited.Successor = 0
+		s.heirs[c.id] = h
 	}
 }
 
@@ -140,7 +141,7 @@ func successor(pids []int32, exe string) (pid, pidfd int) {
 
 // takeOverFrom makes the successor the process of its incarnation.
 func (s *Supervisor) takeOverFrom(a fsm.HandedOver) {
-	old, h := s.children[s.tokens[a.ID]], s.heir
+	old, h := s.children[s.tokens[a.ID]], s.heirs[a.ID]
 	s.lastToken++
 	c := &child{id: a.ID, token: s.lastToken, pid: a.PID, startedAt: h.exited.At}
 	err := s.Processes.Adopt([]spawn.Child{{Token: c.token, PID: a.PID, PidFD: h.pidfd, Survivor: true, Place: s.place(a.ID)}})[0]
@@ -151,7 +152,7 @@ func (s *Supervisor) takeOverFrom(a fsm.HandedOver) {
 		s.local = append(s.local, h.exited)
 		return
 	}
-	s.heir = nil // the descriptor is not ours any more
+	delete(s.heirs, a.ID) // the descriptor is not ours any more
 	s.Processes.Release(old.token)
 	s.untie(old.token)
 	s.children[c.token], s.tokens[c.id] = c, c.token
@@ -162,10 +163,10 @@ func (s *Supervisor) takeOverFrom(a fsm.HandedOver) {
 	s.Output.Begin(s.record(a.ID, a.PID, a.Wall, "Took over at %d.", "took over"))
 }
 
-// dropHeir lets go of a successor that was not taken over.
-func (s *Supervisor) dropHeir() {
-	if s.heir != nil {
-		unix.Close(s.heir.pidfd)
-		s.heir = nil
+// dropHeirs lets go of successors that were not taken over.
+func (s *Supervisor) dropHeirs() {
+	for id, h := range s.heirs {
+		unix.Close(h.pidfd)
+		delete(s.heirs, id)
 	}
 }

@@ -105,7 +105,7 @@ type Supervisor struct {
 	unstarted []*child    // starts that pkg/spawn was not asked for yet, in order
 
 	descent *descent
-	heir    *heir // found for the exit that is being handled
+	heirs   map[fsm.ID]*heir // found for exits that are being handled
 
 	history  history
 	begun    map[string]int  // children of an entry that pkg/spawn knows
@@ -158,6 +158,7 @@ func newSupervisor(o Options, m *fsm.Machine) *Supervisor {
 		children:  make(map[spawn.Token]*child),
 		tokens:    make(map[fsm.ID]spawn.Token),
 		begun:     make(map[string]int),
+		heirs:     make(map[fsm.ID]*heir),
 		requests:  make(chan request),
 		reloading: make(chan struct{}, 1),
 		ended:     make(chan struct{}),
@@ -306,9 +307,9 @@ func (s *Supervisor) takeProcesses() {
 	for i := range s.batch {
 		if ev := s.translate(&s.batch[i]); ev != nil {
 			s.step(ev)
-			s.dropHeir()
 		}
 	}
+	s.dropHeirs()
 }
 
 // ListenersChanged says that the addresses listened on are not what they were.
