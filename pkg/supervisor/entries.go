@@ -132,10 +132,11 @@ func (s *Supervisor) configured(entry string) *config.Entry {
 
 // descend makes a process that has started known as one that others may descend
 // from.
-func (s *Supervisor) descend(c *child) { s.descendIn(c, s.place(c.id).Cgroup) }
+func (s *Supervisor) descend(c *child) { s.descendIn(c, c.startedAt, s.place(c.id).Cgroup) }
 
-func (s *Supervisor) descendIn(c *child, cgroup string) {
-	a := ancestor{pid: c.pid, at: c.startedAt, cgroup: cgroup}
+// descendIn does that for one that was its own main process at that instant.
+func (s *Supervisor) descendIn(c *child, at fsm.Instant, cgroup string) {
+	a := ancestor{pid: c.pid, at: at, cgroup: cgroup}
 	follow := false
 	if e := s.configured(c.id.Entry); e != nil {
 		a.watch, follow = e.Descendants.Within > 0, e.Handover

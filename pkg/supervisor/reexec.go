@@ -313,7 +313,11 @@ func (s *Supervisor) takeOver(id fsm.ID, slot *fsm.SlotSnapshot, place spawn.Pla
 	if slot.Live {
 		s.Witness.track(c.pid, c.token, c.startedAt)
 	}
-	s.descendIn(c, place.Cgroup)
+	at := slot.StartedAt
+	if slot.Live {
+		at = s.Clock.Now() // it may have taken over long after that
+	}
+	s.descendIn(c, at, place.Cgroup)
 	return c
 }
 

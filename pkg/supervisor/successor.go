@@ -27,7 +27,7 @@ type heir struct {
 }
 
 // findSuccessor adds a successor to the exit of a main process, if the entry is
-// for that and there is one. What is found is let go again by dropHeir.
+// for that and there is one. What is found is let go again by dropHeirs.
 func (s *Supervisor) findSuccessor(c *child, ev *fsm.Exited, members []spawn.Member) {
 	e := s.configured(c.id.Entry)
 	if e == nil || !e.Handover || ev.TreeEmpty || ev.Status.Reason != fsm.ReasonExited || ev.Status.Code != 0 {
