@@ -346,7 +346,11 @@ func (s *Supervisor) takeSurvivors(a *adoption) {
 			s.lose(c, slots[c.id], err)
 			continue
 		}
-		s.descendIn(c, list[i].Place.Cgroup)
+		at := c.startedAt
+		if !c.ended {
+			at = s.Clock.Now()
+		}
+		s.descendIn(c, at, list[i].Place.Cgroup)
 		if !c.ended {
 			s.counts.adopted.Add(1)
 		}
