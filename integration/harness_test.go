@@ -64,6 +64,7 @@ type daemon struct {
 	ended  chan struct{} // closed when the process is gone; err is set by then
 	err    error
 	done   bool // ended and checked
+	tidied bool // cleanup is registered
 }
 
 // startDaemon runs a configuration, which needs no http key, and returns once
@@ -159,7 +160,10 @@ func (d *daemon) start(o options) {
 		d.log.close()
 		close(d.ended)
 	}()
-	d.t.Cleanup(d.cleanup)
+	if !d.tidied {
+		d.tidied = true
+		d.t.Cleanup(d.cleanup)
+	}
 }
 
 // signal sends a signal to the daemon itself.
