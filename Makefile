@@ -7,6 +7,7 @@ SHELL    := /bin/bash
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 FUZZTIME ?= 20s
+SOAKTIME ?= 2h
 TESTFLAGS ?=
 BENCHFLAGS ?=
 VMTESTFLAGS ?=
@@ -75,6 +76,10 @@ bench: build ## compare with a bare loop in C and with the peers that are instal
 .PHONY: survive
 survive: build ## print what becomes of a program when its supervisor gets SIGKILL: sentryd and the peers that are installed
 	go run ./bench -survive -sentryd bin/sentryd
+
+.PHONY: soak
+soak: build ## kill and re-exec bin/sentryd a thousand times under load; SENTRYD_SEED repeats a run
+	SENTRYD_SOAK=1 SENTRYD_BIN=$(CURDIR)/bin/sentryd $(GOTEST) -count=1 -timeout $(SOAKTIME) -run 'TestKilledAt|TestDamagedJournal|TestReexecUnderLoad' $(TESTFLAGS) ./integration
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (20s)

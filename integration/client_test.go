@@ -64,6 +64,7 @@ type (
 		Incarnation uint64     `json:"incarnation"`
 		PID         int        `json:"pid"`
 		State       string     `json:"state"`
+		Adopted     bool       `json:"adopted"`
 		StartedAt   *time.Time `json:"started_at"`
 		NextStartAt *time.Time `json:"next_start_at"`
 		Error       string     `json:"error"`

@@ -66,6 +66,7 @@ type daemon struct {
 	err    error
 	done   bool   // ended and checked
 	in     cgroup // that it runs in, or ""
+	tidied bool   // cleanup is registered
 }
 
 // startDaemon runs a configuration, which needs no http key, and returns once
@@ -172,7 +173,10 @@ func (d *daemon) start(o options) {
 		d.log.close()
 		close(d.ended)
 	}()
-	d.t.Cleanup(d.cleanup)
+	if !d.tidied {
+		d.tidied = true
+		d.t.Cleanup(d.cleanup)
+	}
 }
 
 // signal sends a signal to the daemon itself.

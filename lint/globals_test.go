@@ -18,6 +18,7 @@ var mutableState = map[string]string{
 	"pkg/spawn.bootID":        "a fact of this boot, read once",
 	"pkg/spawn.originalLimit": "a fact of this process from before main, found once",
 	"pkg/state.lostNofile":    "stands in for what package syscall keeps in a variable of its own, for the process",
+	"pkg/state.chosen":        "a test build's step to die at, read once",
 }
 
 const mutableAdvice = "package-level state makes two of a thing impossible and a test depend on its neighbours; instead make it a field of the value that main wires, or a constant table that nothing writes"

@@ -65,7 +65,7 @@ func runDaemon(o daemonOptions, sig *signals) error {
 	return d.run()
 }
 
-func (d *daemon) run() error {
+func (d *daemon) run() (err error) {
 	// Beside reading the state: nobody is answered until both are done.
 	made := make(chan error, 1)
 	go func() {
@@ -88,6 +88,11 @@ func (d *daemon) run() error {
 		return cmp.Or(broken, err)
 	}
 	d.contain(name, dir)
+	defer func() {
+		if err != nil && d.cgroups != nil && d.remains != nil && !d.remains.Any() {
+			d.cgroups.Close() // nothing came of it
+		}
+	}()
 	if saved == nil {
 		d.find(name, dir)
 		if cfg, err = d.goodConfig(cfg, broken); err != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -15,24 +16,28 @@ import (
 // be killed, NAME or NAME=N for the Nth time that it comes there.
 const FailpointEnviron = "SENTRYD_FAILPOINT"
 
-var failpoint struct {
+// step is what the variable says.
+type step struct {
 	name string
 	left atomic.Int64
 }
 
-func init() {
+var chosen = sync.OnceValue(func() *step {
+	s := new(step)
 	name, count, counted := strings.Cut(os.Getenv(FailpointEnviron), "=")
-	failpoint.name = name
-	failpoint.left.Store(1)
+	s.name = name
+	s.left.Store(1)
 	if n, err := strconv.ParseInt(count, 10, 64); counted && err == nil {
-		failpoint.left.Store(n)
+		s.left.Store(n)
 	}
-	os.Unsetenv(FailpointEnviron) // children and the next image have none
-}
+	os.Unsetenv(FailpointEnviron) // the next image has none
+	return s
+})
 
 // Failpoint ends this process by SIGKILL if it was asked to end at that step.
 func Failpoint(name string) {
-	if name != failpoint.name || failpoint.left.Add(-1) != 0 {
+	s := chosen()
+	if name != s.name || s.left.Add(-1) != 0 {
 		return
 	}
 	self, err := unix.PidfdOpen(os.Getpid(), 0)

@@ -101,6 +101,7 @@ func (s *Supervisor) goOn(r *Remains) {
 		seq = max(seq, d.Seq)
 		s.publisher.version = max(r.marks.Version, d.Version)
 		s.loadCounters(&d.Counters)
+		s.descent.load(&d.Machine)
 		s.publisher.daemon.Reexecs, s.publisher.daemon.ReexecedAt = d.Reexecs, state.Time(d.ReexecedWall)
 	}
 	s.history.restore(seq, nil)

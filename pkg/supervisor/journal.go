@@ -63,7 +63,7 @@ func (s *Supervisor) writeDown() {
 	case w.retryAt > s.Clock.Now():
 		w.started = w.started[:0]
 		return // all of it is in the next compaction
-	case s.Journal.Due():
+	case w.retryAt != 0 || s.Journal.Due():
 		s.compact()
 		return
 	}

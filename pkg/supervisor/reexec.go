@@ -40,6 +40,7 @@ func (s *Supervisor) saved(next *config.Config) *state.Daemon {
 	out := s.savedOwn(next)
 	out.Machine = saveMachine(s.machine.Snapshot())
 	s.savePlaces(out)
+	s.descent.save(&out.Machine)
 	return out
 }
 
@@ -55,7 +56,6 @@ func (s *Supervisor) savedOwn(next *config.Config) *state.Daemon {
 		Reload: state.Reload{Wall: d.LastReload.At.UnixNano(), OK: d.LastReload.OK, Error: d.LastReload.Error, SuccessWall: wall(d.LastReload.SuccessAt)},
 	}
 	out.Seq, out.Events = s.saveEvents()
-	s.descent.save(&out.Machine)
 	return out
 }
 

@@ -1,0 +1,403 @@
+package integration
+
+import (
+	"fmt"
+	"math/rand"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sentryd/sentryd/internal/testenv"
+)
+
+// die ends the daemon by SIGKILL and waits until it is gone. Its children live.
+func (d *daemon) die() {
+	d.t.Helper()
+	d.signal(unix.SIGKILL)
+	d.gone()
+}
+
+// gone waits for the end of a daemon that does not end in good order.
+func (d *daemon) gone() {
+	d.t.Helper()
+	select {
+	case <-d.ended:
+	case <-time.After(patience):
+		d.t.Fatalf("the daemon is still there after %v\n%s", patience, d)
+	}
+	unix.Close(d.pidfd)
+	d.client.close()
+	d.done = true
+}
+
+// rise starts the daemon again and returns the first state that it shows, and how
+// long that took.
+func (d *daemon) rise(o options) (*state, time.Duration) {
+	d.t.Helper()
+	began := time.Now()
+	d.start(o)
+	s := d.await("the daemon is up again", func(*state) bool { return true })
+	return s, time.Since(began)
+}
+
+// allAdopted fails the test unless every process of an entry is one that was
+// taken over.
+func (d *daemon) allAdopted(e *entryState) {
+	d.t.Helper()
+	for _, p := range e.Processes {
+		if p.PID != 0 && !p.Adopted {
+			d.t.Errorf("%s:%d is not adopted", e.Name, p.Slot)
+		}
+	}
+}
+
+func TestAdoption(t *testing.T) {
+	for _, n := range []int{1, 100, 1000} {
+		t.Run(strconv.Itoa(n), func(t *testing.T) {
+			if n > 100 && testing.Short() {
+				t.Skip("needs more time than -short has")
+			}
+			d := startDaemon(t, fmt.Sprintf("entries: {a: {command: sleep 100000, count: %d}}\n", n), options{})
+			before := d.running("a", n)
+			ids := d.identities(before.entry("a"))
+			for round := range 2 {
+				d.die()
+				s, took := d.rise(options{})
+				t.Logf("%d processes: %v from the start to the first answer", n, took)
+				if limit := testenv.Slow(5 * time.Second); took > limit {
+					t.Errorf("took %v, more than %v", took, limit)
+				}
+				e := s.entry("a")
+				d.same(ids, e)
+				d.allAdopted(e)
+				if e.Starts != uint64(n) || e.Exits != 0 {
+					t.Errorf("%d starts, %d exits", e.Starts, e.Exits)
+				}
+				if s.Version <= before.Version {
+					t.Errorf("version %d after %d", s.Version, before.Version)
+				}
+				if got := d.metrics()["sentryd_adopted_processes_total"]; got != float64(n*(round+1)) {
+					t.Errorf("sentryd_adopted_processes_total is %v", got)
+				}
+				before = s
+			}
+			d.same(ids, d.reexec().entry("a"))
+			d.stop()
+		})
+	}
+}
+
+// TestAdoptedGoOn: what was under way goes on, and what was asked for lasts.
+func TestAdoptedGoOn(t *testing.T) {
+	stubborn := script(t, "trap '' TERM\nwhile :; do sleep 1000 & wait; done\n")
+	d := startDaemon(t, `entries:
+  fails: {command: "false", delay: 30s}
+  held: {command: sleep 100000}
+  scaled: {command: sleep 100000}
+  stops: {command: `+stubborn+`, stop: {timeout: 3s}}
+  ends: {command: "sh -c 'read x < $(SENTRYD_NAME).end; exit 7'", directory: ., delay: 10m}
+`, options{})
+	end := filepath.Join(d.dir, "test.end")
+	if err := unix.Mkfifo(end, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.must("start", "ends")
+	d.must("stop", "held")
+	d.must("scale", "scaled=3")
+	d.running("ends", 1)
+	d.must("stop", "--no-wait", "stops")
+	s := d.await("fails is in backoff", func(s *state) bool {
+		return s.process("fails", 0).State == "backoff" && s.process("stops", 0).State == "stopping"
+	})
+	next := *s.process("fails", 0).NextStartAt
+	d.die()
+	if f, err := os.OpenFile(end, os.O_WRONLY, 0); err != nil {
+		t.Fatal(err)
+	} else {
+		f.Close() // it ends while no daemon runs
+	}
+	d.awaitEnd(s.process("ends", 0).PID)
+	after, _ := d.rise(options{})
+	if p := after.process("fails", 0); p.State != "backoff" || p.NextStartAt.Sub(next).Abs() > time.Second {
+		t.Errorf("the backoff: %+v, until %v", p, next)
+	}
+	if e := after.entry("held"); e.State != "stopped" {
+		t.Errorf("what was stopped is %s", e.State)
+	}
+	d.same(d.identities(s.entry("scaled")), after.entry("scaled"))
+	if after.entry("scaled").Count != 3 {
+		t.Errorf("scaled to %d", after.entry("scaled").Count)
+	}
+	p := d.await("the end of what ended meanwhile", func(s *state) bool { return s.process("ends", 0).LastExit != nil }).process("ends", 0)
+	x := p.LastExit
+	if known := x.Reason == "exited" && x.Code != nil && *x.Code == 7; !known && (x.Reason != "unknown" || x.Code != nil) {
+		t.Errorf("the exit of what ended meanwhile: %+v", x)
+	}
+	if e := d.state().entry("ends"); e.Exits+uint64(e.Running) != e.Starts {
+		t.Errorf("%d starts, %d exits", e.Starts, e.Exits)
+	}
+	d.await("the stop has come to its end", func(s *state) bool { return s.process("stops", 0).State == "stopped" })
+	d.stop()
+}
+
+// awaitEnd waits until a process is dead.
+func (d *daemon) awaitEnd(pid int) {
+	d.t.Helper()
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	if !(proc{pid, fd}).gone(patience) {
+		d.t.Fatalf("process %d does not end", pid)
+	}
+}
+
+func TestAdoptionUnderABrokenConfiguration(t *testing.T) {
+	good := "entries: {a: {command: sleep 100000, count: 2}}\n"
+	d := startDaemon(t, good, options{})
+	ids := d.identities(d.running("a", 2).entry("a"))
+	d.die()
+	d.configure("entries: {a: {command: sleep 100000, cuont: 3}}\n")
+	s, _ := d.rise(options{})
+	d.same(ids, s.entry("a"))
+	if r := s.Daemon.LastReload; r.OK || !strings.Contains(r.Error, "cuont") {
+		t.Errorf("last reload: %+v", r)
+	}
+	d.configure(strings.Replace(good, "count: 2", "count: 3", 1))
+	d.must("reload")
+	d.running("a", 3)
+	d.stop()
+}
+
+func TestKeepIsAdopted(t *testing.T) {
+	d := startDaemon(t, "entries: {a: {command: sleep 100000, count: 5}, once: {command: sleep 100000, restart: never}}\n", options{})
+	d.running("once", 1)
+	ids := d.identities(d.running("a", 5).entry("a"))
+	for _, how := range []func(){func() { d.signal(unix.SIGQUIT) }, func() { d.must("stop", "--keep") }} {
+		how()
+		d.gone()
+		s, _ := d.rise(options{})
+		d.same(ids, s.entry("a"))
+		if e := s.entry("once"); e.Starts != 1 || e.Running != 1 {
+			t.Errorf("once: %+v", e)
+		}
+	}
+	if code, out := d.again(options{}); code != 1 || !strings.Contains(out, strconv.Itoa(d.pid)) {
+		t.Errorf("a second daemon: exit code %d\n%s", code, out)
+	}
+	d.stop()
+	if _, err := os.Lstat(d.runtimeFile("journal")); err == nil {
+		t.Error("a stop leaves the journal")
+	}
+}
+
+// TestDamagedJournal: whatever the journal says, a process that lives gets no
+// second copy and no signal.
+func TestDamagedJournal(t *testing.T) {
+	from := rand.New(rand.NewSource(1))
+	damage := map[string]func([]byte) []byte{
+		"gone":      func([]byte) []byte { return nil },
+		"empty":     func([]byte) []byte { return []byte{} },
+		"garbage":   func([]byte) []byte { return []byte(strings.Repeat("garbage\n", 1000)) },
+		"truncated": func(b []byte) []byte { return b[:from.Intn(len(b))] },
+		"flipped":   func(b []byte) []byte { b[from.Intn(len(b))] ^= 1 << from.Intn(8); return b },
+	}
+	for name, hurt := range damage {
+		t.Run(name, func(t *testing.T) {
+			for range often(2, 5, 100) {
+				d := startDaemon(t, "entries: {a: {command: sleep 100000, count: 3}}\n", options{})
+				d.running("a", 3)
+				d.must("scale", "a=5")
+				ids := d.identities(d.running("a", 5).entry("a"))
+				d.die()
+				path := d.runtimeFile("journal")
+				text, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if text = hurt(text); text == nil {
+					err = os.Remove(path)
+				} else {
+					err = os.WriteFile(path, text, 0o600)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				d.rise(options{})
+				d.same(ids, d.running("a", 5).entry("a"))
+				d.stop()
+			}
+		})
+	}
+}
+
+// churn is an entry whose processes start and end all the time, and say so when two
+// are in a slot at once.
+func churn(t *testing.T, slots int) (bell *bell, entry string) {
+	bell = newBell(t)
+	dir := t.TempDir()
+	program := script(t, fmt.Sprintf(`
+old=$(cat %[1]s/$SENTRYD_SLOT 2>/dev/null)
+[ -n "$old" ] && [ "$old" != $$ ] && [ -e /proc/$old ] && [ "$(tr '\0' '\n' </proc/$old/environ 2>/dev/null | grep -cx SENTRYD_SLOT=$SENTRYD_SLOT)" = 1 ] && echo "doubled slot=$SENTRYD_SLOT $old and $$" > %[2]s
+echo $$ > %[1]s/$SENTRYD_SLOT
+sleep 0.0$(( ($SENTRYD_INCARNATION * 3 + $SENTRYD_SLOT) %% 7 + 1 ))
+exit $(( $SENTRYD_INCARNATION %% 3 ))
+`, dir, bell.path))
+	return bell, fmt.Sprintf("  churn: {command: %s, count: %d, delay: 100}\n", program, slots)
+}
+
+// checkChurn looks after a history that ended: everything is up and nothing twice.
+func (d *daemon) checkChurn(bell *bell, slots int, steady map[int]string) {
+	d.t.Helper()
+	s := d.state()
+	d.same(steady, s.entry("steady"))
+	if e := s.entry("steady"); e.Exits != 0 || e.Starts != uint64(len(steady)) {
+		d.t.Errorf("steady: %d starts, %d exits", e.Starts, e.Exits)
+	}
+	checkCounters(d.t, s)
+	incarnations := map[int]uint64{}
+	for _, p := range s.entry("churn").Processes {
+		incarnations[p.Slot] = p.Incarnation
+	}
+	d.await("churn goes on in every slot", func(s *state) bool {
+		for _, p := range s.entry("churn").Processes {
+			if p.Incarnation < incarnations[p.Slot]+2 {
+				return false
+			}
+		}
+		return len(s.entry("churn").Processes) == slots
+	})
+	select {
+	case line := <-bell.lines:
+		d.t.Errorf("a child wrote %q", line)
+	default:
+	}
+}
+
+func TestKilledAtRandomMoments(t *testing.T) {
+	const slots, kept = 8, 10
+	bell, entry := churn(t, slots)
+	d := startDaemon(t, "entries:\n"+entry+fmt.Sprintf("  steady: {command: sleep 100000, count: %d}\n", kept), options{})
+	ids := d.identities(d.running("steady", kept).entry("steady"))
+	from := rand.New(rand.NewSource(seed(t)))
+	times := often(5, 25, 1000)
+	var version uint64
+	for range times {
+		s := d.state()
+		if s.Version < version {
+			t.Errorf("version %d after %d", s.Version, version)
+		}
+		version = s.Version
+		select {
+		case <-time.After(time.Duration(from.Intn(150)) * time.Millisecond): // a random moment, not a wait for anything
+		case <-d.ended:
+			t.Fatalf("the daemon ended by itself\n%s", d)
+		}
+		d.die()
+		d.rise(options{})
+	}
+	d.checkChurn(bell, slots, ids)
+	t.Logf("%d SIGKILLs over %d starts", times, d.state().entry("churn").Starts)
+	d.stop()
+}
+
+// seed is that of random decisions: SENTRYD_SEED, or the time.
+func seed(t *testing.T) int64 {
+	n, err := strconv.ParseInt(os.Getenv("SENTRYD_SEED"), 10, 64)
+	if err != nil {
+		n = time.Now().UnixNano()
+	}
+	t.Logf("SENTRYD_SEED=%d", n)
+	return n
+}
+
+// TestKilledAtNamedSteps kills the daemon at each step that has a name.
+func TestKilledAtNamedSteps(t *testing.T) {
+	bin := filepath.Join(t.TempDir(), "sentryd")
+	build := exec.Command("go", "build", "-tags", "failpoint", "-o", bin, "../cmd/sentryd")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	for step, provoke := range map[string]func(*daemon){
+		"append=20": nil, "appended=20": nil, "start=20": nil, "started=20": nil, "signal": stopChurn, "signaled": stopChurn,
+		"scaled": scaleChurn, "exec": reloadChurn, "compact": nil, "compact-created": nil, "compact-written": nil, "compact-renamed": nil, "serve": nil,
+	} {
+		t.Run(strings.Map(func(r rune) rune {
+			if r == '=' {
+				return '-'
+			}
+			return r
+		}, step), func(t *testing.T) {
+			const slots, kept = 4, 3
+			bell, entry := churn(t, slots)
+			d := startDaemon(t, "entries:\n"+entry+fmt.Sprintf("  steady: {command: sleep 100000, count: %d}\n", kept), options{bin: bin})
+			ids := d.identities(d.running("steady", kept).entry("steady"))
+			d.die()
+			env := d.env
+			d.env = append(append([]string{}, env...), "SENTRYD_FAILPOINT="+step)
+			d.start(options{})
+			d.env = env
+			if provoke != nil {
+				d.await("the daemon is up", func(*state) bool { return true })
+				provoke(d)
+			}
+			d.gone()
+			d.rise(options{})
+			if strings.HasPrefix(step, "signal") {
+				d.await("the stop has come to its end", func(s *state) bool { return s.entry("churn").State == "stopped" })
+				d.must("start", "churn")
+			}
+			n := len(d.state().entry("churn").Processes)
+			d.checkChurn(bell, n, ids)
+			d.stop()
+		})
+	}
+}
+
+// stopChurn stops it until there was something to be sent a signal.
+func stopChurn(d *daemon) {
+	for {
+		for _, command := range []string{"stop", "start"} {
+			d.ctl(command, "churn")
+			select {
+			case <-d.ended:
+				return
+			default:
+			}
+		}
+	}
+}
+
+func scaleChurn(d *daemon)  { d.ctl("scale", "churn=6") }
+func reloadChurn(d *daemon) { d.signal(unix.SIGHUP) }
+
+// TestSocketIsTakenBack: a listening socket of which only a child knew is the next
+// daemon's again.
+func TestSocketIsTakenBack(t *testing.T) {
+	address := freeAddress(t)
+	d := startDaemon(t, fmt.Sprintf(`entries:
+  web:
+    command: %s
+    delay: 0
+    sockets: [{name: http, listen: "tcp://%s"}]
+`, passedServer(t), address), options{})
+	d.running("web", 1)
+	d.die()
+	s, _ := d.rise(options{})
+	if !s.process("web", 0).Adopted {
+		t.Error("the server was not adopted")
+	}
+	l := newLoad(t, address)
+	l.more("after the death of the daemon")
+	d.must("restart", "web")
+	l.more("from the next process")
+	d.stop()
+}

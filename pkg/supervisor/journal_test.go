@@ -1,0 +1,152 @@
+package supervisor
+
+import (
+	"errors"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sentryd/sentryd/pkg/spawn"
+	"github.com/sentryd/sentryd/pkg/state"
+)
+
+// tornJournal is a journal that cannot be written while torn.
+type tornJournal struct {
+	*state.Journal
+	torn  bool
+	tries int
+}
+
+var errTorn = errors.New("no space left on device")
+
+func (j *tornJournal) Append(b *state.Batch) error {
+	if j.torn {
+		return errTorn
+	}
+	return j.Journal.Append(b)
+}
+
+func (j *tornJournal) Compact(b *state.Batch) error {
+	j.tries++
+	if j.torn {
+		return errTorn
+	}
+	return j.Journal.Compact(b)
+}
+
+func (j *tornJournal) Stale() bool { return j.torn || j.Journal.Stale() }
+func (j *tornJournal) Due() bool   { return j.torn || j.Journal.Due() }
+
+// readingEdge looks into the journal at each start.
+type readingEdge struct {
+	*edge
+	dir     string
+	starts  int
+	pending int // starts that stood in the journal when they were asked for
+}
+
+func (e *readingEdge) Start(t spawn.Token, s *spawn.Spec) {
+	e.starts++
+	for _, slot := range journaledSlots(e.t, e.dir) {
+		if slot.Pending && slices.Contains(s.Env, "SENTRYD_INCARNATION="+string(rune('0'+slot.Incarnation))) {
+			e.pending++
+		}
+	}
+	e.edge.Start(t, s)
+}
+
+func journaledSlots(t *testing.T, dir string) []state.Slot {
+	t.Helper()
+	r, err := state.ReadJournal(dir)
+	if err != nil || r == nil || r.Daemon == nil || !r.Report.Complete() {
+		t.Fatalf("the journal: %+v, %v", r, err)
+	}
+	var slots []state.Slot
+	for _, e := range r.Daemon.Machine.Entries {
+		slots = append(slots, e.Slots...)
+	}
+	return slots
+}
+
+// journaled runs a supervisor with a journal.
+func journaled(t *testing.T, yaml string, test func(b *bed, j *tornJournal, e *readingEdge)) {
+	t.Helper()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		real, err := state.NewJournal(dir, "test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := &bed{edge: newEdge(t), path: filepath.Join(dir, "test.yaml")}
+		b.write(yaml)
+		e, j := &readingEdge{edge: b.edge, dir: dir}, &tornJournal{Journal: real}
+		o := b.options(b.path)
+		o.Processes, o.Journal = e, j
+		b.s = New(o)
+		b.run()
+		test(b, j, e)
+		b.s.Shutdown(t.Context(), false)
+		<-b.done
+		if r, err := state.ReadJournal(dir); r != nil || err != nil {
+			t.Errorf("after a stop: %+v, %v", r, err)
+		}
+	})
+}
+
+func TestAStartIsWrittenDownFirst(t *testing.T) {
+	journaled(t, "entries: {a: {command: /bin/a, delay: 1s}}", func(b *bed, _ *tornJournal, e *readingEdge) {
+		for range 3 {
+			b.end(b.byPath("/bin/a")[0], 1)
+			synctest.Wait()
+			if s := journaledSlots(b.t, e.dir); s[0].State != "backoff" || s[0].Last == nil {
+				b.t.Errorf("after an exit: %+v", s[0])
+			}
+			b.pass(time.Second)
+			if s := journaledSlots(b.t, e.dir); !s[0].Live || s[0].PID != b.byPath("/bin/a")[0].pid {
+				b.t.Errorf("after a start: %+v", s[0])
+			}
+		}
+		if e.starts != 4 || e.pending != e.starts {
+			b.t.Errorf("%d starts, %d stood in the journal", e.starts, e.pending)
+		}
+	})
+}
+
+func TestACommandIsWrittenDownBeforeItsReply(t *testing.T) {
+	journaled(t, "entries: {a: {command: /bin/a}}", func(b *bed, _ *tornJournal, e *readingEdge) {
+		if _, err := b.s.Scale(b.t.Context(), "a", 3); err != nil {
+			b.t.Fatal(err)
+		}
+		if n := len(journaledSlots(b.t, e.dir)); n != 3 {
+			b.t.Errorf("%d slots stand in the journal", n)
+		}
+	})
+}
+
+func TestAJournalThatCannotBeWritten(t *testing.T) {
+	journaled(t, "entries: {a: {command: /bin/a, delay: 0}}", func(b *bed, j *tornJournal, e *readingEdge) {
+		j.torn = true
+		before := j.tries
+		b.end(b.byPath("/bin/a")[0], 1)
+		b.pass(10 * time.Second)
+		if p := b.slot("a", 0); p.State != "running" || p.Incarnation != 2 {
+			b.t.Errorf("without a journal: %+v", p)
+		}
+		if !slices.Contains(b.s.State().Daemon.Missing, journalMissing) {
+			b.t.Errorf("nothing is said: %v", b.s.State().Daemon.Missing)
+		}
+		if n := j.tries - before; n < 5 || n > 15 {
+			b.t.Errorf("tried %d times in 10 s", n)
+		}
+		j.torn = false
+		b.pass(2 * time.Second)
+		if s := journaledSlots(b.t, e.dir); s[0].Incarnation != 2 || !s[0].Live {
+			b.t.Errorf("once it can be written: %+v", s[0])
+		}
+		if slices.Contains(b.s.State().Daemon.Missing, journalMissing) {
+			b.t.Error("it is still said to be missing")
+		}
+	})
+}
