@@ -380,7 +380,7 @@ type seeded struct{ *rand.Rand }
 func (s seeded) intN(n int) int { return s.IntN(n) }
 
 // seeds is how many runs of each kind there are.
-const seeds = uint64(60)
+const seeds = uint64(16)
 
 // TestSimulated: at every quiet point the tracker is what the simulated kernel
 // is. The seeds are fixed; a failure names its own.
