@@ -87,7 +87,7 @@ fuzz: ## run each fuzz target for FUZZTIME (20s)
 	  list=$$(go test -list '^Fuzz' $$pkg); \
 	  for target in $$(grep '^Fuzz' <<<"$$list" || true); do \
 	    echo "== $${pkg#*sentryd/sentryd/} $$target"; \
-	    go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -parallel 2 $$pkg; \
+	    go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x -parallel 2 $$pkg; \
 	  done; \
 	done
 

@@ -30,14 +30,15 @@ func (t *Tracker[K]) match(r *record) bool {
 		if p == nil {
 			return false
 		}
+		p.root.counts.Execs++
+		p.execed = true
 		// All other threads are gone, and this one has become the leader. Their
 		// exits may arrive yet.
-		p.execed, p.leaderFrom, p.comm = true, r.at, ""
+		p.leaderFrom, p.comm = max(p.leaderFrom, r.at), ""
 		p.threads, p.counted = nil, true
 		p.leaderGone, p.leaderCode, p.lastCode = false, 0, 0
 		p.leaderAt, p.lastAt = 0, 0
 		p.looking = 0
-		p.root.counts.Execs++
 	case procevents.SID:
 		p := t.member(r)
 		if p == nil {
@@ -123,6 +124,12 @@ func (t *Tracker[K]) displace(pid int32, at time.Duration) {
 	if earlier := t.owed[pid]; earlier != nil {
 		delete(t.owed, pid)
 		t.count(earlier, Unknown)
+	}
+	for other, o := range t.owed {
+		if o.until+lateExit < at { // its Exit was taken for another's
+			delete(t.owed, other)
+			t.count(o, Unknown)
+		}
 	}
 	t.unlink(p)
 	p.until = at // from then on the pid is another's

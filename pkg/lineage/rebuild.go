@@ -41,7 +41,7 @@ func (t *Tracker[K]) Rebuild(l Listing[K]) bool {
 	b.find()
 	b.setParents()
 	// The history has no gap from Begin on.
-	t.replay(0, l.Begin)
+	t.replay(0, l.Begin, nil)
 	t.listing = false
 	clear(t.left)
 	clear(t.sessions)

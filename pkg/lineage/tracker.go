@@ -211,7 +211,7 @@ func (t *Tracker[K]) replayRoot(r *root[K], n uint64) {
 	p := &process[K]{pid: r.pid, from: fork.at, until: fork.at, counted: true}
 	fork.kind = procevents.Unknown
 	t.insert(r, p)
-	t.replay(n+1, 0)
+	t.replay(n+1, 0, r)
 }
 
 // assume begins a root whose Fork was not heard.
@@ -222,12 +222,25 @@ func (t *Tracker[K]) assume(r *root[K]) {
 }
 
 // replay applies what the history has, from record n on and from that time on,
-// now that there are members to which it may belong.
-func (t *Tracker[K]) replay(n uint64, from time.Duration) {
+// now that there are members to which it may belong. With only set it does so for
+// that root: for the members of others it is old news.
+func (t *Tracker[K]) replay(n uint64, from time.Duration, only *root[K]) {
 	for n = max(n, t.history.first); n <= t.history.last; n++ {
 		r := t.history.at(n)
-		if r.kind != procevents.Unknown && r.at >= from && t.match(r) {
+		if r.kind == procevents.Unknown || r.at < from || only != nil && !t.concerns(only, r) {
+			continue
+		}
+		if t.match(r) {
 			r.kind = procevents.Unknown
 		}
 	}
+}
+
+// concerns says whether the record is about a member of the root, or its child.
+func (t *Tracker[K]) concerns(root *root[K], r *record) bool {
+	if p := t.procs[r.tgid]; p != nil && p.root == root {
+		return true
+	}
+	parent := t.procs[r.parent]
+	return r.kind == procevents.Fork && r.pid == r.tgid && parent != nil && parent.root == root
 }
