@@ -353,7 +353,7 @@ func TestKilledAtNamedSteps(t *testing.T) {
 			d.rise(options{})
 			if strings.HasPrefix(step, "signal") {
 				d.await("the stop has come to its end", func(s *state) bool { return s.entry("churn").State == "stopped" })
-				d.must("start", "churn")
+				d.must("start", "--no-wait", "churn")
 			}
 			n := len(d.state().entry("churn").Processes)
 			d.checkChurn(bell, n, ids)
