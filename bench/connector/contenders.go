@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -207,7 +208,9 @@ func (b *bench) startSentryd(connector string) (_ listener, err error) {
 		return nil, err
 	}
 	socket := filepath.Join(s.dir, "bench", "control.sock")
-	s.client.Transport = &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", socket) }}
+	s.client.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}
 	if s.program, err = start(exec.Command(b.sentryd, "start", "-c", conf, "--runtime-dir", s.dir)); err != nil {
 		return nil, err
 	}
