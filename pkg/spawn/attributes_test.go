@@ -415,7 +415,9 @@ func steps(t *testing.T, p *Pool, attr *Attributes) []string {
 	}
 	var ops []string
 	for _, n := range g.names {
-		ops = append(ops, n.op)
+		if n.op != "sigaction" { // of what whoever runs the test has ignored
+			ops = append(ops, n.op)
+		}
 	}
 	return ops
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,29 +16,29 @@ import (
 // tornJournal is a journal that cannot be written while torn.
 type tornJournal struct {
 	*state.Journal
-	torn  bool
-	tries int
+	torn  atomic.Bool
+	tries atomic.Int64
 }
 
 var errTorn = errors.New("no space left on device")
 
 func (j *tornJournal) Append(b *state.Batch) error {
-	if j.torn {
+	if j.torn.Load() {
 		return errTorn
 	}
 	return j.Journal.Append(b)
 }
 
 func (j *tornJournal) Compact(b *state.Batch) error {
-	j.tries++
-	if j.torn {
+	j.tries.Add(1)
+	if j.torn.Load() {
 		return errTorn
 	}
 	return j.Journal.Compact(b)
 }
 
-func (j *tornJournal) Stale() bool { return j.torn || j.Journal.Stale() }
-func (j *tornJournal) Due() bool   { return j.torn || j.Journal.Due() }
+func (j *tornJournal) Stale() bool { return j.torn.Load() || j.Journal.Stale() }
+func (j *tornJournal) Due() bool   { return j.torn.Load() || j.Journal.Due() }
 
 // readingEdge looks into the journal at each start.
 type readingEdge struct {
@@ -127,8 +128,8 @@ func TestACommandIsWrittenDownBeforeItsReply(t *testing.T) {
 
 func TestAJournalThatCannotBeWritten(t *testing.T) {
 	journaled(t, "entries: {a: {command: /bin/a, delay: 0}}", func(b *bed, j *tornJournal, e *readingEdge) {
-		j.torn = true
-		before := j.tries
+		j.torn.Store(true)
+		before := j.tries.Load()
 		b.end(b.byPath("/bin/a")[0], 1)
 		b.pass(10 * time.Second)
 		if p := b.slot("a", 0); p.State != "running" || p.Incarnation != 2 {
@@ -137,10 +138,10 @@ func TestAJournalThatCannotBeWritten(t *testing.T) {
 		if !slices.Contains(b.s.State().Daemon.Missing, journalMissing) {
 			b.t.Errorf("nothing is said: %v", b.s.State().Daemon.Missing)
 		}
-		if n := j.tries - before; n < 5 || n > 15 {
+		if n := j.tries.Load() - before; n < 5 || n > 15 {
 			b.t.Errorf("tried %d times in 10 s", n)
 		}
-		j.torn = false
+		j.torn.Store(false)
 		b.pass(2 * time.Second)
 		if s := journaledSlots(b.t, e.dir); s[0].Incarnation != 2 || !s[0].Live {
 			b.t.Errorf("once it can be written: %+v", s[0])
