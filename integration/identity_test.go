@@ -283,9 +283,12 @@ entries:
 		t.Errorf("%d of many have ended", now.entry("many").Exits)
 	}
 	for path, target := range odd {
-		if now, err := os.Readlink(path); !os.IsNotExist(err) {
-			t.Errorf("%s is %s, and was %s (%v)", path, now, target, err)
-		}
+		eventually(t, "the program has closed what it opened", func() error {
+			if now, err := os.Readlink(path); !os.IsNotExist(err) {
+				return fmt.Errorf("%s is %s, and was %s (%v)", path, now, target, err)
+			}
+			return nil
+		})
 	}
 	if len(seen) != 3*n {
 		t.Errorf("%d descriptors of %d seen", len(seen), 3*n)
