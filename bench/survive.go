@@ -145,6 +145,7 @@ func (s *survivor) trial(ctx context.Context, r *rig) (cells []string, err error
 	}
 	after := look()
 	if len(after) == 0 {
+		_ = second.signal(unix.SIGTERM)
 		return append(cells, "-", "lost"), nil
 	}
 	// Does the new supervisor see the end of the program that it found?
@@ -154,6 +155,10 @@ func (s *survivor) trial(ctx context.Context, r *rig) (cells []string, err error
 		return len(now) == len(after) && !slices.Equal(now, after), nil
 	})
 	final := look()
+	// In an orderly way, so that it leaves no cgroup; what does not care is killed.
+	if second.signal(unix.SIGTERM) == nil {
+		_ = second.wait(ctx, lull)
+	}
 	switch {
 	case len(after) > 1:
 		return append(cells, "doubled"), nil

@@ -128,6 +128,20 @@ func (u unpacked) module(name string) (string, error) {
 	return found, nil
 }
 
+// hostMirror returns the mirror that this host's own apt gets packages from.
+func hostMirror(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages").Output()
+	if err != nil {
+		return "", fmt.Errorf("ask apt for its mirror: %w", err)
+	}
+	for _, site := range strings.Fields(string(out)) {
+		if strings.HasSuffix(site, "/debian") {
+			return site, nil
+		}
+	}
+	return "", errors.New("apt has no mirror of Debian: give one by -mirror")
+}
+
 // An apt is a private view of one suite of Debian.
 type apt struct {
 	dir     string // downloads come here

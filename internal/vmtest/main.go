@@ -42,7 +42,7 @@ type options struct {
 func main() {
 	var o options
 	flag.StringVar(&o.dir, "dir", "bin/vmtest", "`directory` for kernels, binaries and consoles; the kernels in it are used again")
-	flag.StringVar(&o.mirror, "mirror", "http://deb.debian.org/debian", "`URL` of a mirror of Debian")
+	flag.StringVar(&o.mirror, "mirror", "", "`URL` of a mirror of Debian (default the one that this host's apt uses)")
 	flag.StringVar(&o.kernels, "kernel", "", "comma-separated `list` of the kernels to boot (default all)")
 	flag.StringVar(&o.packages, "pkg", "", "`regexp` of the packages to test")
 	flag.StringVar(&o.run, "run", "", "`regexp` of the tests to run, as go test -run has it")
@@ -117,7 +117,14 @@ func vmtest(ctx context.Context, o options, out io.Writer) (bool, error) {
 // boot runs the suites under one kernel. What goes wrong in the machine is part
 // of the result; an error is what kept it from being started.
 func boot(ctx context.Context, o options, k kernel, list []suite, images *imageMaker, out io.Writer) (result, error) {
-	u, err := k.fetch(ctx, o.dir, o.mirror)
+	mirror := o.mirror
+	if mirror == "" {
+		var err error
+		if mirror, err = hostMirror(ctx); err != nil {
+			return result{}, err
+		}
+	}
+	u, err := k.fetch(ctx, o.dir, mirror)
 	if err != nil {
 		return result{}, err
 	}
