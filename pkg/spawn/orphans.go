@@ -185,6 +185,7 @@ func (p *Pool) SignalTree(token Token, sig int) error {
 	if c == nil || p.closed {
 		return signalError(sig, token, syscall.ESRCH)
 	}
+	c.signals++
 	p.orders = append(p.orders, order{child: c, sig: sig})
 	p.wakeWalker()
 	return nil

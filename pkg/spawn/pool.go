@@ -102,6 +102,7 @@ type child struct {
 	ooms     uint64         // OOM kills in its cgroup before it was started
 	killed   bool           // SIGKILL was sent to its tree by cgroup.kill
 	reported bool           // Exited was queued
+	signals  int            // orders for its tree that are not carried out
 	survivor bool           // not ours to wait for, see survivor.go
 	givenUp  bool           // its status
 	exit     Event          // Exited, until it is queued

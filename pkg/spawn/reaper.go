@@ -133,7 +133,7 @@ func (p *Pool) collect(c *child) {
 	if vacant && !c.killed {
 		p.note(c)
 	}
-	if gone {
+	if gone && c.signals == 0 { // else the walker tells, after the signal
 		p.exited(c, true, nil)
 		return
 	}
@@ -184,7 +184,7 @@ func (p *Pool) stirred(c *child, id uint64) {
 	if len(c.watched) > 0 {
 		return
 	}
-	if gone, _ := c.tree.gone(); gone {
+	if gone, _ := c.tree.gone(); gone && c.signals == 0 {
 		p.treeEmpty(c)
 		return
 	}

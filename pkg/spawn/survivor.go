@@ -42,7 +42,7 @@ func (p *Pool) collectSurvivor(c *child) {
 	c.ended = true
 	p.disarm(c.id, c.pidfd)
 	c.exit = Event{Kind: Exited, Token: c.token, PID: c.pid, Status: st, At: at, Wall: wall}
-	if gone, _ := c.tree.gone(); gone {
+	if gone, _ := c.tree.gone(); gone && c.signals == 0 {
 		p.exited(c, true, nil)
 		return
 	}

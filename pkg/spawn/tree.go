@@ -186,12 +186,19 @@ func (p *Pool) carryOut(o order) {
 		p.limit(c, o.settings)
 		return
 	}
+	// Until this is done nobody is told that the tree is empty, unless by the
+	// walker, which does one thing at a time: so no other child can be in its
+	// cgroup by then, and get the signal.
+	p.mu.Lock()
+	if p.children[c.token] != c {
+		p.mu.Unlock()
+		return
+	}
+	c.killed = c.killed || o.sig == int(unix.SIGKILL)
+	p.mu.Unlock()
 	members := p.members(c.tree)
 	var err error
 	if o.sig == int(unix.SIGKILL) {
-		p.mu.Lock()
-		c.killed = true
-		p.mu.Unlock()
 		err = c.tree.kill()
 	} else {
 		err = signalEach(c.tree.pids, o.sig)
@@ -201,6 +208,7 @@ func (p *Pool) carryOut(o order) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	c.signals--
 	if p.children[c.token] != c {
 		return
 	}
