@@ -2,7 +2,6 @@ package spawn
 
 import (
 	"os"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,20 +24,11 @@ func haveGroupSignal() bool {
 // groupOf reads /proc for the group that c leads. Once its main process is
 // reaped the number may be a stranger's: then there is none.
 func (p *Pool) groupOf(c *child) (pids []int) {
-	dir, err := os.Open("/proc")
+	all, err := listPIDs("")
 	if err != nil {
 		return nil
 	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil
-	}
-	for _, name := range names {
-		pid, err := strconv.Atoi(name)
-		if err != nil {
-			continue
-		}
+	for _, pid := range all {
 		if pgid, err := unix.Getpgid(pid); err == nil && pgid == c.pid {
 			pids = append(pids, pid)
 		}

@@ -60,20 +60,11 @@ func (t *lineageTree) left() (pids []int) {
 // process led. Its number is not given out again as long as it has a member; a
 // stranger's that came after it is told by the environment.
 func (t *lineageTree) session() (pids []int) {
-	dir, err := os.Open("/proc")
+	all, err := listPIDs("")
 	if err != nil {
 		return nil
 	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil
-	}
-	for _, name := range names {
-		pid, err := strconv.Atoi(name)
-		if err != nil {
-			continue
-		}
+	for _, pid := range all {
 		if sid, err := unix.Getsid(pid); err != nil || sid != t.c.pid || pid == t.c.pid {
 			continue
 		}
@@ -146,27 +137,12 @@ func childrenOf(pid int) (pids []int) {
 
 // childrenByParent is childrenOf without CONFIG_PROC_CHILDREN.
 func childrenByParent(parent int) (pids []int) {
-	d, err := os.Open("/proc")
+	all, err := listPIDs("")
 	if err != nil {
 		return nil
 	}
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return nil
-	}
-	for _, name := range names {
-		pid, err := strconv.Atoi(name)
-		if err != nil {
-			continue
-		}
-		b, err := os.ReadFile("/proc/" + name + "/stat")
-		if err != nil {
-			continue
-		}
-		// PID (COMM) STATE PPID …, where COMM may hold anything.
-		fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-		if len(fields) > 1 && fields[1] == strconv.Itoa(parent) {
+	for _, pid := range all {
+		if st, err := readStat(pid); err == nil && st.parent == parent {
 			pids = append(pids, pid)
 		}
 	}
