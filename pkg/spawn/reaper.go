@@ -161,11 +161,9 @@ func (p *Pool) exited(c *child, empty bool, members []Member) {
 	}
 }
 
-// retire removes the cgroup of c, which is empty, after a cgroup.kill: kernels
-// since 6.14, and the stable ones to which "cgroup: fix race between fork and
-// cgroup.kill" went, kill whatever is cloned into it from then on
-// (cgroup_css_set_fork notes the kill_seq of the parent's cgroup, and
-// cgroup_post_fork compares it with that of the child's). p.mu is held.
+// retire removes the cgroup of c, which is empty, after a cgroup.kill: on Linux
+// 6.18 the next child that is cloned into it is killed at once. One that is
+// made anew takes children on every kernel. p.mu is held.
 func (p *Pool) retire(c *child) {
 	if c.killed && c.place.Cgroup != "" {
 		removeCgroup(c.place.Cgroup)
