@@ -14,6 +14,7 @@ import (
 // each with the reason.
 var mutableState = map[string]string{
 	"pkg/spawn.haveClone3":    "a fact of the kernel, asked once",
+	"pkg/spawn.havePidfs":     "a fact of the kernel, asked once",
 	"pkg/spawn.bounding":      "a fact of this process, which nothing adds to, asked once",
 	"pkg/spawn.bootID":        "a fact of this boot, read once",
 	"pkg/spawn.originalLimit": "a fact of this process from before main, found once",

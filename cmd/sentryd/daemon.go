@@ -71,7 +71,7 @@ func (d *daemon) run() (err error) {
 	go func() {
 		var err error
 		spawn.Prewarm(spareThreads)
-		d.pool, err = spawn.New(spawn.Options{Spawners: spawners, Identify: true})
+		d.pool, err = spawn.New(spawn.Options{Spawners: spawners, Identify: true, OwnSIGCHLD: true})
 		made <- err
 	}()
 	inherited, saved, pipes, inheritErr := inherit()

@@ -44,7 +44,6 @@ type Stats struct {
 // conn is what both a netlink.Conn and an inherited os.File offer.
 type conn interface {
 	syscall.Conn
-	SetReadDeadline(time.Time) error
 	Close() error
 }
 
@@ -53,11 +52,11 @@ type conn interface {
 // One goroutine at a time may call Receive. All other methods may be called at
 // any time from any goroutine.
 type Listener struct {
-	conn   conn
-	raw    syscall.RawConn
+	socket *socket
 	buffer int
 	kinds  kindSet
 	batch  *batch
+	ready  func(uintptr) bool // receive, as a value that is made once
 
 	// Of the receiving goroutine, about losses: an overrun that has not been
 	// reported, how many more events may have been queued before it, the
@@ -124,12 +123,13 @@ func dial(cfg Config, kinds kindSet, f filter) (*Listener, error) {
 		return nil, explain("open", err)
 	}
 	l, err := newListener(c, kinds)
-	if err == nil {
-		l.numbered = f == noFilter
-		err = l.subscribe(cfg, f)
-	}
 	if err != nil {
 		c.Close()
+		return nil, err
+	}
+	l.numbered = f == noFilter
+	if err := l.subscribe(cfg, f); err != nil {
+		l.socket.Close()
 		return nil, err
 	}
 	return l, nil
@@ -140,55 +140,69 @@ func dial(cfg Config, kinds kindSet, f filter) (*Listener, error) {
 // cfg should be that of the earlier one. Its Kinds say what Receive returns of
 // what the socket gets; what the socket gets, and its buffer, stay as they are.
 //
-// The file has to be in non-blocking mode, as [Listener.File] and an inherited
-// descriptor of a Listener are. The Listener owns it from then on, unless an
-// error is returned. Nothing is sent and nothing waited for; if no events come
-// Receive will notice as always.
+// The Listener owns the file from then on, unless an error is returned. Nothing
+// is sent and nothing waited for; if no events come Receive will notice as always.
 func FromFile(f *os.File, cfg Config) (*Listener, error) {
 	kinds, err := kindsOf(cfg.Kinds)
 	if err != nil {
 		return nil, err
 	}
-	if err := f.SetReadDeadline(time.Time{}); err != nil {
+	if err := isConnector(f); err != nil {
 		return nil, fmt.Errorf("proc connector: inherited socket: %w", err)
+	}
+	heard, err := monotonic()
+	if err != nil {
+		return nil, err
 	}
 	l, err := newListener(f, kinds)
 	if err != nil {
 		return nil, err
 	}
-	var domain, protocol int
-	if err := l.control(func(fd int) (err error) {
-		if domain, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil {
-			return err
-		}
-		protocol, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
-		return err
-	}); err != nil {
-		return nil, fmt.Errorf("proc connector: inherited socket: %w", err)
+	l.numbered, l.heard = kinds == allKinds, heard
+	if l.reported, err = l.Lost(); err == nil {
+		err = l.checkIn(l.quietAfter)
 	}
-	if domain != unix.AF_NETLINK || protocol != unix.NETLINK_CONNECTOR {
-		return nil, errors.New("proc connector: inherited socket is not a connector's")
-	}
-	l.numbered = kinds == allKinds
-	if l.reported, err = l.Lost(); err != nil {
+	if err != nil {
+		l.socket.Close()
 		return nil, err
 	}
-	if l.heard, err = monotonic(); err != nil {
-		return nil, err
-	}
-	return l, l.checkIn(l.quietAfter)
+	return l, nil
 }
 
+// isConnector fails for what is no socket of the connector's.
+func isConnector(f *os.File) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var domain, protocol int
+	if ctlErr := raw.Control(func(fd uintptr) {
+		if domain, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil {
+			return
+		}
+		protocol, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	}); ctlErr != nil {
+		return ctlErr
+	}
+	if err == nil && (domain != unix.AF_NETLINK || protocol != unix.NETLINK_CONNECTOR) {
+		err = errors.New("it is not a connector's")
+	}
+	return err
+}
+
+// newListener takes over the socket of c, unless it fails.
 func newListener(c conn, kinds kindSet) (*Listener, error) {
-	raw, err := c.SyscallConn()
+	s, err := newSocket(c)
 	if err != nil {
 		return nil, fmt.Errorf("proc connector: %w", err)
 	}
-	l := &Listener{conn: c, raw: raw, kinds: kinds, batch: newBatch(), quietAfter: quietAfter, answerWithin: answerWithin}
+	l := &Listener{socket: s, kinds: kinds, batch: newBatch(), quietAfter: quietAfter, answerWithin: answerWithin}
+	l.ready, l.batch.arm = l.receive, s.arm
 	if err := l.control(func(fd int) (err error) {
 		l.buffer, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
 		return err
 	}); err != nil {
+		s.Close()
 		return nil, fmt.Errorf("proc connector: read buffer size: %w", err)
 	}
 	return l, nil
@@ -267,7 +281,7 @@ func (l *Listener) send(words ...uint32) error {
 // control runs fn with the socket's descriptor, which stays open meanwhile.
 func (l *Listener) control(fn func(fd int) error) error {
 	var err error
-	if ctlErr := l.raw.Control(func(fd uintptr) { err = fn(int(fd)) }); ctlErr != nil {
+	if ctlErr := l.socket.raw.Control(func(fd uintptr) { err = fn(int(fd)) }); ctlErr != nil {
 		return ctlErr
 	}
 	return err
@@ -283,8 +297,9 @@ func (l *Listener) Stats() Stats {
 }
 
 // SyscallConn gives access to the socket, for example to its number when it is
-// to be kept through an execve. It is close-on-exec and non-blocking.
-func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.raw, nil }
+// to be kept through an execve. It is close-on-exec, and in blocking mode: the
+// Read of the RawConn does not wait.
+func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.socket.raw, nil }
 
 // File returns a duplicate of the socket, close-on-exec, for [FromFile]. Both
 // have one subscription and one queue of events between them.
@@ -311,5 +326,5 @@ func (l *Listener) Close() error {
 	// Without this the kernel would go on making messages, until it notices
 	// that nobody takes them. A failure leaves just that.
 	_ = l.send(mcastIgnore)
-	return l.conn.Close()
+	return l.socket.Close()
 }

@@ -34,7 +34,8 @@ type batch struct {
 	wait  bool // whether to wait for the first
 	n     int  // how many came
 	errno unix.Errno
-	recv  func(fd uintptr) (done bool)
+	recv  func(fd uintptr)
+	arm   func(fd uintptr) // called when there is nothing and wait is set
 
 	next   int // datagram that is decoded next
 	offset int // of the message in it
@@ -54,9 +55,8 @@ func newBatch() *batch {
 	return b
 }
 
-// recvmmsg takes what is queued, up to b.want datagrams. It reports false, to
-// have the poller wait, when there is nothing and b.wait is set.
-func (b *batch) recvmmsg(fd uintptr) (done bool) {
+// recvmmsg takes what is queued, up to b.want datagrams.
+func (b *batch) recvmmsg(fd uintptr) {
 	for i := range b.headers[:b.want] {
 		b.headers[i].Hdr.Namelen = unix.SizeofSockaddrNetlink
 	}
@@ -65,19 +65,28 @@ func (b *batch) recvmmsg(fd uintptr) (done bool) {
 			uintptr(b.want), unix.MSG_DONTWAIT, 0, 0)
 		b.n, b.errno = int(n), errno
 		b.next, b.offset = 0, 0
-		switch errno {
-		case 0:
-			return true
-		case unix.EINTR:
+		if errno == unix.EINTR {
 			continue
-		case unix.EAGAIN:
-			b.n = 0
-			return !b.wait
-		default:
-			b.n = 0
-			return true
 		}
+		if errno != 0 {
+			b.n = 0
+		}
+		if errno == unix.EAGAIN && b.wait {
+			b.arm(fd)
+		}
+		return
 	}
+}
+
+// receive is called by what waits, when something may be there. It reports
+// false, to have it wait, when there is nothing and that is wanted.
+func (l *Listener) receive(uintptr) (done bool) {
+	b := l.batch
+	l.socket.disarm()
+	if err := l.socket.raw.Control(b.recv); err != nil {
+		b.n, b.errno = 0, unix.EBADF
+	}
+	return b.errno != unix.EAGAIN || !b.wait
 }
 
 // Receive waits until there are events and stores them in dst, as many as are
@@ -113,7 +122,7 @@ func (l *Listener) Receive(dst []Event) (int, error) {
 		}
 		b.want = min(len(dst), batchLen)
 		b.wait = !l.overrun
-		if err := l.raw.Read(b.recv); err != nil {
+		if err := l.socket.wait.Read(l.ready); err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) && !l.overdue() {
 				err = l.check()
 			} else {

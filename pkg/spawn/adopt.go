@@ -46,7 +46,7 @@ func (p *Pool) adopt(o Child) (err error) {
 		if o.PidFD >= 0 {
 			unix.Close(o.PidFD)
 		}
-		c, err := p.add(o.Token, o.PID, -1, o.Place)
+		c, err := p.add(o.Token, o.PID, -1, o.Place, noFiles())
 		if err != nil {
 			return err
 		}
@@ -71,7 +71,7 @@ func (p *Pool) adopt(o Child) (err error) {
 	if _, err := unix.FcntlInt(uintptr(o.PidFD), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
 		return fmt.Errorf("adopt process %d: set close-on-exec: %w", o.PID, err)
 	}
-	c, err := p.add(o.Token, o.PID, o.PidFD, o.Place)
+	c, err := p.add(o.Token, o.PID, o.PidFD, o.Place, noFiles())
 	if err != nil {
 		return fmt.Errorf("adopt process %d: watch it: %w", o.PID, err)
 	}

@@ -20,25 +20,21 @@ func (s *spawner) openCgroup(path string) *StartError {
 		if err := s.goNear(&name); err != nil {
 			return err
 		}
-		fd, made, errno := openOrMake(name)
-		if errno != 0 {
-			return &StartError{Op: "open cgroup", Path: name, Errno: errno}
-		}
-		st, err := s.look(fd, name, made)
-		switch {
-		case err != nil:
-			unix.Close(fd)
+		st, err := s.take(name)
+		if err != nil {
 			return &StartError{Op: "open cgroup", Path: name, Errno: errnoOf(err)}
+		}
+		switch {
 		case st.frozen:
 			// The child would be born frozen, and its vfork with it.
-			unix.Close(fd)
+			s.drop()
 			return frozenCgroup(name)
 		case st.populated:
-			unix.Close(fd)
+			s.drop()
 			name = path + "~" + strconv.Itoa(n)
 			continue
 		}
-		s.files.cgroup, s.target.cgroup = fd, name
+		s.target.cgroup = name
 		return nil
 	}
 }
@@ -47,33 +43,73 @@ func frozenCgroup(path string) *StartError {
 	return &StartError{Op: "enter frozen cgroup", Path: path, Errno: syscall.EBUSY}
 }
 
-// look says what state a cgroup is in.
-func (s *spawner) look(fd int, name string, made bool) (cgroupState, error) {
+// take opens a cgroup, or takes it from those that are kept open, and says what
+// state it is in.
+func (s *spawner) take(name string) (st cgroupState, err error) {
 	p := s.p
-	now, _ := p.clock.now()
 	p.mu.Lock()
-	at, ok := p.vacant[name]
-	delete(p.vacant, name) // good for one child
+	k, ok := p.kept[name]
+	delete(p.kept, name)
 	p.mu.Unlock()
-	if made || ok && now-at < freshFor {
-		return cgroupState{}, nil
+	if ok {
+		s.cgroup = k.files
+		now, _ := p.clock.now()
+		if now-k.at < freshFor {
+			return cgroupState{}, nil
+		}
+		if st, err = s.cgroup.state(); err == nil {
+			return st, nil
+		}
+		s.drop()
 	}
-	return readCgroup(fd, "cgroup.events")
+	for range maxPasses {
+		var made bool
+		if made, err = s.open(name); err != nil || made {
+			return cgroupState{}, err
+		}
+		if st, err = s.cgroup.state(); err == nil {
+			return st, nil
+		}
+		s.drop() // somebody has removed it
+	}
+	return cgroupState{}, err
+}
+
+// open opens a cgroup, and says whether it made it for that.
+func (s *spawner) open(name string) (made bool, err error) {
+	dir, made, err := openOrMake(name)
+	if err != nil {
+		return false, err
+	}
+	s.cgroup = cgroupFiles{dir: dir, events: -1}
+	if s.p.held.Load() < maxHeld {
+		// Where it fails, for want of descriptors say, it is opened when it is needed.
+		if fd, err := openRaw(dir, "cgroup.events", unix.O_RDONLY|unix.O_CLOEXEC); err == nil {
+			s.cgroup.events = fd
+			s.p.held.Add(1)
+		}
+	}
+	return made, nil
+}
+
+// drop closes the cgroup that the spawner has.
+func (s *spawner) drop() {
+	s.p.close(&s.cgroup)
 }
 
 // openOrMake opens a cgroup, and says whether it made it for that.
-func openOrMake(path string) (fd int, made bool, errno syscall.Errno) {
+func openOrMake(path string) (fd int, made bool, err error) {
 	for {
-		fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		fd, err := openRaw(unix.AT_FDCWD, path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
 		if err == nil {
-			return fd, made, 0
+			return fd, made, nil
 		}
 		if err != unix.ENOENT {
-			return -1, false, errnoOf(err)
+			return -1, false, err
 		}
 		err = unix.Mkdir(path, 0o755)
 		if err != nil && err != unix.EEXIST {
-			return -1, false, errnoOf(err)
+			return -1, false, err
 		}
 		made = err == nil
 	}
@@ -99,6 +135,7 @@ func renew(path string, errno syscall.Errno) bool {
 func (p *Pool) RemoveCgroup(path string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.discard(path)
 	p.unused = append(p.unused, path)
 	p.wakeWalker()
 }

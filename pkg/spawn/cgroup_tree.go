@@ -13,12 +13,19 @@ import (
 // is born there and can not leave, unless something with the right to do so
 // moves it.
 type cgroupTree struct {
-	path string
-	old  bool // do as on a kernel without cgroup.kill
+	path   string
+	events int  // its cgroup.events, or -1
+	old    bool // do as on a kernel without cgroup.kill
 }
 
 func (t *cgroupTree) gone() (gone, vacant bool) {
-	st, err := readCgroup(unix.AT_FDCWD, t.path+"/cgroup.events")
+	var st cgroupState
+	var err error
+	if t.events >= 0 {
+		st, err = readEvents(t.events)
+	} else {
+		st, err = readCgroup(unix.AT_FDCWD, t.path+"/cgroup.events")
+	}
 	if err != nil {
 		return err == unix.ENOENT || err == unix.ENODEV, false
 	}

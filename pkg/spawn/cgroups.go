@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -237,24 +238,45 @@ type cgroupState struct {
 }
 
 // readCgroup reads cgroup.events of the cgroup that dirfd, which may be O_PATH,
-// and path name.
+// and path name. Like all that reads cgroups in the way of a restart it tells Go's scheduler
+// nothing of its system calls: they wait for no device, and a thread that has
+// lost its P meanwhile is what takes long.
 func readCgroup(dirfd int, path string) (cgroupState, error) {
-	fd, err := unix.Openat(dirfd, path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := openRaw(dirfd, path, unix.O_RDONLY|unix.O_CLOEXEC)
 	if err != nil {
 		return cgroupState{}, err
 	}
-	defer unix.Close(fd)
+	defer closeRaw(fd)
 	return readEvents(fd)
 }
 
 func readEvents(fd int) (st cgroupState, err error) {
 	var b [128]byte
-	n, err := unix.Pread(fd, b[:], 0)
-	if err != nil {
-		return cgroupState{}, err
+	n, _, errno := unix.RawSyscall6(unix.SYS_PREAD64, uintptr(fd), uintptr(unsafe.Pointer(&b)), uintptr(len(b)), 0, 0, 0)
+	if errno != 0 {
+		return cgroupState{}, errno
 	}
 	return cgroupState{
 		populated: bytes.Contains(b[:n], []byte("populated 1")),
 		frozen:    bytes.Contains(b[:n], []byte("frozen 1")),
 	}, nil
 }
+
+// openRaw is openat(2) without a word to the scheduler, for what is in a
+// file system of the kernel's.
+func openRaw(dirfd int, path string, flags int) (int, error) {
+	var buf [256]byte
+	name := append(append(buf[:0], path...), 0)
+	for {
+		fd, _, errno := unix.RawSyscall6(unix.SYS_OPENAT, uintptr(dirfd), uintptr(unsafe.Pointer(&name[0])), uintptr(flags), 0, 0, 0)
+		switch errno {
+		case 0:
+			return int(fd), nil
+		case unix.EINTR:
+			continue
+		}
+		return -1, errno
+	}
+}
+
+func closeRaw(fd int) { _, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }

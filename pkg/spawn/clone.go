@@ -50,8 +50,8 @@ type program struct {
 	pidfd int32 // set by the kernel before the child runs
 	pid   int32 // so is this; 0 again once the start is reported
 	res   result
-	noSet uint64      // an empty signal set
-	dfl   [4]uint64   // a struct sigaction: SIG_DFL
+	noSet uint64 // an empty signal set
+	dfl   sigaction
 	limit unix.Rlimit // RLIMIT_NOFILE
 	data  attributeData
 	steps []step

@@ -18,7 +18,7 @@ func TestPauseLeavesExits(t *testing.T) {
 	if len(listed) != 1 {
 		t.Fatalf("%+v", listed)
 	}
-	if err := p.Signal(1, int(unix.SIGTERM)); err != nil {
+	if err := signalOne(p, 1, int(unix.SIGTERM)); err != nil {
 		t.Fatal(err)
 	}
 	dup, err := unix.FcntlInt(uintptr(listed[0].PidFD), unix.F_DUPFD_CLOEXEC, 3)

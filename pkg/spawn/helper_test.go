@@ -25,6 +25,7 @@ var helpers = map[string]func() error{
 	"dies":     helpDies,
 	"unexeced": helpUnexeced,
 	"end":      helpEnd,
+	"sigchld":  helpSIGCHLD,
 }
 
 func runHelper(t *testing.T, name string, wrap ...string) string {
@@ -92,7 +93,7 @@ func helpLimit() error {
 			return err
 		}
 		fmt.Println(l.Cur, l.Max)
-		if err := p.Signal(1, int(unix.SIGKILL)); err != nil {
+		if err := signalOne(p, 1, int(unix.SIGKILL)); err != nil {
 			return err
 		}
 		if _, err := helpEvents(p, 1); err != nil {
@@ -192,7 +193,7 @@ func helpFiles() error {
 			return fmt.Errorf("start %s: %+v", strconv.Itoa(int(token)), ev[0])
 		}
 	}
-	for _, kill := range []func(Token, int) error{p.Signal, p.SignalTree} {
+	for _, kill := range []func(Token, int) error{func(t Token, sig int) error { return signalOne(p, t, sig) }, p.SignalTree} {
 		if err := kill(1, int(unix.SIGKILL)); err != nil {
 			return err
 		}
@@ -217,4 +218,9 @@ func helpFiles() error {
 	}
 	p.Close()
 	return nil
+}
+
+// signalOne signals one main process.
+func signalOne(p *Pool, t Token, sig int) error {
+	return p.Signal([]Signal{{Token: t, Signal: sig}})[0]
 }

@@ -163,13 +163,23 @@ func (id Identity) check(fd int, verify func(pid int) bool) error {
 // inode returns the inode of a pidfd in pidfs, or 0 where there is no such file
 // system: before it all pidfds had the same.
 func inode(pidfd int) uint64 {
-	var fs unix.Statfs_t
 	var st unix.Stat_t
-	if unix.Fstatfs(pidfd, &fs) != nil || fs.Type != unix.PID_FS_MAGIC || unix.Fstat(pidfd, &st) != nil {
+	if !havePidfs() || unix.Fstat(pidfd, &st) != nil {
 		return 0
 	}
 	return st.Ino
 }
+
+// havePidfs reports whether pidfds have a file system of their own, Linux 6.9.
+var havePidfs = sync.OnceValue(func() bool {
+	fd, err := unix.PidfdOpen(unix.Getpid(), 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	var fs unix.Statfs_t
+	return unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.PID_FS_MAGIC
+})
 
 // pidOf returns the pid of the process of a pidfd, or ErrGone if it was reaped.
 func pidOf(pidfd int) (int, error) {

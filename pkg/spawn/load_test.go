@@ -68,7 +68,7 @@ func TestExact(t *testing.T) {
 			switch {
 			case e.Kind == Started && state[e.Token] == 0:
 				if sig != 0 {
-					if err := p.Signal(e.Token, sig); err != nil {
+					if err := signalOne(p, e.Token, sig); err != nil {
 						t.Fatal(err)
 					}
 				}

@@ -31,6 +31,7 @@ func (p *Pool) adoptOrphans() {
 		// Since Linux 3.4, and never refused.
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	}
+	p.unmuteSIGCHLD()
 	signal.Notify(p.sigchld, unix.SIGCHLD)
 }
 

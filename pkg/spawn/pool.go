@@ -27,6 +27,11 @@ type Options struct {
 	// Identify has each Started come with the child's Identity. It costs some
 	// microseconds a start, in the spawner.
 	Identify bool
+	// OwnSIGCHLD says that nothing else in this process wants SIGCHLD: no
+	// [os/signal.Notify]. Unless it reaps orphans the Pool then gives the signal
+	// its default action, which is to be ignored. Go's own handler costs a thread
+	// that is woken, an exit.
+	OwnSIGCHLD bool
 }
 
 // Pool starts children and watches them. Its methods may be called from any
@@ -34,6 +39,7 @@ type Options struct {
 type Pool struct {
 	timeout      time.Duration
 	identify     bool
+	handler      sigaction // Go's, of SIGCHLD, while that is muted; guarded by mu
 	clock        clock
 	ep           int      // epoll set: one entry a watch, and the eventfd
 	epoll        *os.File // the same set, for waiter
@@ -69,9 +75,10 @@ type Pool struct {
 	stuck     map[string]int // paths that did not answer, and how many spawners wait for each
 	hung      atomic.Int32   // how many paths stuck holds
 	children  map[Token]*child
-	mains     map[int]*child           // the same by pid
-	watches   map[uint64]*child        // whose an entry of the epoll set is
-	vacant    map[string]time.Duration // cgroups that were empty then, on the Pool's clock
+	mains     map[int]*child        // the same by pid
+	watches   map[uint64]*child     // whose an entry of the epoll set is
+	held      atomic.Int32          // cgroups that are kept open, by whoever has them
+	kept      map[string]keptCgroup // cgroups that were seen to be empty when their child ended
 	lastID    uint64
 	events    []Event
 	ready     chan struct{}
@@ -82,7 +89,7 @@ type Pool struct {
 	subreaper bool
 	reaping   bool  // orphans are
 	own       peak  // our own size
-	remains   []int // pidfds of forgotten children, to be closed by bury
+	remains   []int // descriptors of forgotten children, to be closed by bury
 
 	burial sync.Mutex // held by bury; taken before mu
 	spare  []int      // memory for remains; guarded by burial
@@ -96,11 +103,13 @@ type child struct {
 	pidfd int    // -1 once nothing more can be asked of the process
 	id    uint64 // its key in watches while the main process is not reaped
 	place Place  // with the cgroup that it was really started in
+	files cgroupFiles
 	tree  tree
 	// ended: the main process was reaped.
 	ended    bool
 	ooms     uint64         // OOM kills in its cgroup before it was started
 	killed   bool           // SIGKILL was sent to its tree by cgroup.kill
+	vacant   time.Duration  // when its cgroup was seen to be fit for another child; 0: it was not
 	reported bool           // Exited was queued
 	signals  int            // orders for its tree that are not carried out
 	survivor bool           // not ours to wait for, see survivor.go
@@ -108,9 +117,6 @@ type child struct {
 	exit     Event          // Exited, until it is queued
 	watched  map[uint64]int // descriptors that tell of the rest of the tree, by watch id
 }
-
-// maxVacant bounds Pool.vacant; what is in it can be found again.
-const maxVacant = 1024
 
 // wakeID is the name of the eventfd in the epoll set.
 const wakeID = 0
@@ -143,7 +149,7 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 		stuck:    make(map[string]int),
 		children: make(map[Token]*child),
 		mains:    make(map[int]*child),
-		vacant:   make(map[string]time.Duration),
+		kept:     make(map[string]keptCgroup),
 		watches:  make(map[uint64]*child),
 		stir:     make(chan struct{}, 1),
 		sigchld:  make(chan os.Signal, 1),
@@ -183,6 +189,9 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 	if hook != nil {
 		hook(p)
 	}
+	if o.OwnSIGCHLD {
+		p.muteSIGCHLD()
+	}
 	if os.Getpid() == 1 || isSubreaper() {
 		p.adoptOrphans() // they come whether wanted or not
 	}
@@ -216,6 +225,7 @@ func (p *Pool) Close() {
 	p.work.Broadcast()
 	p.idle.Broadcast()
 	p.wakeWalker()
+	p.unmuteSIGCHLD()
 	p.mu.Unlock()
 	signal.Stop(p.sigchld)
 	one := [8]byte{1} // any value but 0
@@ -226,6 +236,9 @@ func (p *Pool) Close() {
 	defer p.mu.Unlock()
 	for _, c := range p.children {
 		p.forget(c)
+	}
+	for path := range p.kept {
+		p.discard(path)
 	}
 	p.mu.Unlock()
 	p.bury()
@@ -330,8 +343,8 @@ func (p *Pool) Children() []Child {
 
 // add makes a child known and watched. p.mu is held until the caller has
 // queued Started, so that the reaper, which needs it too, cannot be faster.
-func (p *Pool) add(token Token, pid, pidfd int, place Place) (*child, error) {
-	c := &child{token: token, pid: pid, pidfd: pidfd, place: place}
+func (p *Pool) add(token Token, pid, pidfd int, place Place, files cgroupFiles) (*child, error) {
+	c := &child{token: token, pid: pid, pidfd: pidfd, place: place, files: files}
 	c.tree = p.newTree(c)
 	if len(place.Settings) > 0 {
 		c.ooms = oomKills(place.Cgroup)
@@ -360,22 +373,23 @@ func (p *Pool) forget(c *child) {
 	if c.pidfd >= 0 {
 		p.remains = append(p.remains, c.pidfd)
 	}
+	p.keep(c)
 	p.unwatch(c)
 }
 
-// bury closes the pidfds of children that were forgotten. It is not done in
+// bury closes the descriptors of children that were forgotten. It is not done in
 // forget, because whoever was told of an exit, and decides on a restart, need
-// not wait for it.
+// not wait for it. A pidfd leaves the epoll set with its last copy; a child
+// between clone and execve may have one, which tells nobody anything.
 func (p *Pool) bury() {
 	p.burial.Lock()
 	defer p.burial.Unlock()
 	p.mu.Lock()
-	ep, remains := p.ep, p.remains
+	remains := p.remains
 	p.remains = p.spare[:0]
 	p.mu.Unlock()
 	for _, fd := range remains {
-		leave(ep, fd)
-		unix.Close(fd)
+		closeRaw(fd)
 	}
 	p.spare = remains
 }

@@ -97,12 +97,18 @@ func (p *Pool) look(events []unix.EpollEvent) bool {
 // the proc connector say. If it has, its exit is reported now; if it has not, or
 // the token is unknown, nothing happens.
 func (p *Pool) Look(token Token) {
-	defer p.bury()
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if c := p.children[token]; c != nil && !p.closed {
+	c := p.children[token]
+	if c != nil && !p.closed {
 		p.collect(c)
 	}
+	p.mu.Unlock()
+	if c == nil {
+		return
+	}
+	// Who decides what follows comes first.
+	runtime.Gosched()
+	p.bury()
 }
 
 // collect reaps the main process of c if it has ended. p.mu is held.
@@ -131,7 +137,7 @@ func (p *Pool) collect(c *child) {
 	}
 	gone, vacant := c.tree.gone()
 	if vacant && !c.killed {
-		p.note(c)
+		c.vacant = c.exit.At
 	}
 	if gone && c.signals == 0 { // else the walker tells, after the signal
 		p.exited(c, true, nil)
@@ -187,14 +193,6 @@ func (p *Pool) stirred(c *child, id uint64) {
 		return
 	}
 	p.lookAt(c)
-}
-
-// note notes that the cgroup of c is empty. p.mu is held.
-func (p *Pool) note(c *child) {
-	if len(p.vacant) >= maxVacant {
-		clear(p.vacant)
-	}
-	p.vacant[c.place.Cgroup] = c.exit.At
 }
 
 // treeEmpty reports that nothing is left of the tree of c. p.mu is held.

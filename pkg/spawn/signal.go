@@ -7,17 +7,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Signal sends sig to the main process of token, by its pidfd. It fails with
-// an error that wraps syscall.ESRCH if there is no such process any more, or
-// not yet.
-func (p *Pool) Signal(token Token, sig int) error {
+// Signal is a signal to the main process of a child.
+type Signal struct {
+	Token  Token
+	Signal int
+}
+
+// Signal sends signals to main processes, by their pidfds and in this order, and
+// returns the errors at the same places: one that wraps syscall.ESRCH if there
+// is no such process any more, or not yet. Nothing is reaped before the last is
+// sent: a thousand that are to stop are all told before the first of them takes
+// time from the others.
+func (p *Pool) Signal(list []Signal) []error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c := p.children[token]
-	if c == nil || c.ended {
-		return signalError(sig, token, syscall.ESRCH)
+	errs := make([]error, len(list))
+	for i, s := range list {
+		err := error(syscall.ESRCH)
+		if c := p.children[s.Token]; c != nil && !c.ended {
+			err = sendSignal(c.pidfd, s.Signal)
+		}
+		errs[i] = signalError(s.Signal, s.Token, err)
 	}
-	return signalError(sig, token, unix.PidfdSendSignal(c.pidfd, syscall.Signal(sig), nil, 0))
+	return errs
+}
+
+// sendSignal is pidfd_send_signal(2), which does not block.
+func sendSignal(pidfd, sig int) error {
+	_, _, errno := unix.RawSyscall6(unix.SYS_PIDFD_SEND_SIGNAL, uintptr(pidfd), uintptr(sig), 0, 0, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // SignalGroup sends sig to every process in the group that the main process of

@@ -29,6 +29,7 @@ type spawner struct {
 	stuck   string // the path that it hangs on; it does not count as live then
 
 	target target // of the job
+	cgroup cgroupFiles
 }
 
 // Phases of a spawner with a job.
@@ -50,7 +51,7 @@ func (p *Pool) addSpawner() error {
 	if err != nil {
 		return err
 	}
-	s := &spawner{p: p, files: f}
+	s := &spawner{p: p, files: f, cgroup: noFiles()}
 	s.timer = time.AfterFunc(p.timeout, s.overdue)
 	p.spawners[s] = struct{}{}
 	p.live++
@@ -73,6 +74,7 @@ func (s *spawner) run() {
 		}
 		p.mu.Lock()
 		s.settle(o)
+		s.drop()
 		atomic.StoreInt32(&s.prog.pid, 0)
 		s.busy = false
 		p.idle.Broadcast()
@@ -136,6 +138,7 @@ func (s *spawner) start() outcome {
 
 func (s *spawner) try() outcome {
 	defer s.files.release()
+	s.drop()
 	fds, err := s.prepare()
 	if err != nil {
 		if !s.phase.CompareAndSwap(touching, done) {
@@ -149,7 +152,7 @@ func (s *spawner) try() outcome {
 		return outcome{}
 	}
 	if s.p.fork {
-		pid, pidfd, err := forkExec(&s.target, &fds, s.files.cgroup)
+		pid, pidfd, err := forkExec(&s.target, &fds, s.cgroup.dir)
 		s.phase.Store(done)
 		return outcome{pid: pid, pidfd: pidfd, err: err}
 	}
@@ -186,7 +189,7 @@ func (s *spawner) settle(o outcome) {
 	case p.closed:
 		unix.Close(o.pidfd)
 	default:
-		if _, err := p.add(s.job.token, o.pid, o.pidfd, s.place()); err != nil {
+		if _, err := p.add(s.job.token, o.pid, o.pidfd, s.place(), s.cgroup); err != nil {
 			// Nobody would learn of its exit.
 			_ = unix.PidfdSendSignal(o.pidfd, unix.SIGKILL, nil, 0)
 			_, _ = waitDying(o.pidfd)
@@ -194,6 +197,7 @@ func (s *spawner) settle(o outcome) {
 			p.emit(failed(s.job.token, &StartError{Op: "watch", Errno: errnoOf(err)}))
 			return
 		}
+		s.cgroup = noFiles() // the child's now
 		p.emit(Event{Kind: Started, Token: s.job.token, PID: o.pid, Identity: o.identity, Cgroup: s.target.cgroup})
 	}
 }
@@ -251,7 +255,7 @@ func (s *spawner) prepare() (fds [3]int, err *StartError) {
 			return fds, err
 		}
 	}
-	if !s.p.fork && !s.prog.setup(t, &fds, s.files.cgroup, &s.p.orig) {
+	if !s.p.fork && !s.prog.setup(t, &fds, s.cgroup.dir, &s.p.orig) {
 		err = &StartError{Op: "exec", Path: t.path, Errno: syscall.EINVAL}
 	}
 	return fds, err

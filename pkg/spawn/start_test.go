@@ -353,7 +353,7 @@ func TestKilledBeforeExec(t *testing.T) {
 
 func TestSignal(t *testing.T) {
 	p := newTestPool(t, Options{}, nil)
-	if err := p.Signal(1, int(unix.SIGTERM)); !errors.Is(err, syscall.ESRCH) {
+	if err := signalOne(p, 1, int(unix.SIGTERM)); !errors.Is(err, syscall.ESRCH) {
 		t.Errorf("signal to nothing: %v", err)
 	}
 	if err := p.SignalGroup(1, int(unix.SIGTERM)); !errors.Is(err, syscall.ESRCH) {
@@ -361,16 +361,16 @@ func TestSignal(t *testing.T) {
 	}
 	p.Start(1, static(t, pause()))
 	p.take(t, 1)
-	if err := p.Signal(1, 1000); !errors.Is(err, syscall.EINVAL) {
+	if err := signalOne(p, 1, 1000); !errors.Is(err, syscall.EINVAL) {
 		t.Errorf("impossible signal: %v", err)
 	}
-	if err := p.Signal(1, int(unix.SIGTERM)); err != nil {
+	if err := signalOne(p, 1, int(unix.SIGTERM)); err != nil {
 		t.Error(err)
 	}
 	if st := p.take(t, 1)[0].Status; st.Signal != int(unix.SIGTERM) || st.Code != 0 || !st.Known {
 		t.Errorf("%+v", st)
 	}
-	if err := p.Signal(1, int(unix.SIGTERM)); !errors.Is(err, syscall.ESRCH) {
+	if err := signalOne(p, 1, int(unix.SIGTERM)); !errors.Is(err, syscall.ESRCH) {
 		t.Errorf("signal to the dead: %v", err)
 	}
 }
@@ -386,7 +386,7 @@ func TestLook(t *testing.T) {
 	c := p.children[1]
 	_ = unix.EpollCtl(p.ep, unix.EPOLL_CTL_DEL, c.pidfd, nil)
 	p.mu.Unlock()
-	if err := p.Signal(1, int(unix.SIGKILL)); err != nil {
+	if err := signalOne(p, 1, int(unix.SIGKILL)); err != nil {
 		t.Fatal(err)
 	}
 	fds := []unix.PollFd{{Fd: int32(c.pidfd), Events: unix.POLLIN}}

@@ -8,9 +8,10 @@ import (
 )
 
 // lowFD bounds the descriptors that a child is given. What a child copies of
-// the table of descriptors is all below the highest one that it needs, so that
-// must be low: the lowest free number of a daemon with 10,000 children is not.
-const lowFD = 128
+// the table of descriptors, and closes again, is all below the highest one that
+// it needs, in steps of 64: so that must be low, and the lowest free number of
+// a daemon with 10,000 children is not.
+const lowFD = 64
 
 // passSlots is how many descriptors that are passed on, and have a high
 // number, get a low one. Beyond that the child copies a larger part of the
@@ -20,7 +21,6 @@ const passSlots = 4
 // files are the files of the child that a spawner is about to start.
 type files struct {
 	devnull int
-	cgroup  int // directory to clone into, or -1
 	// slots are descriptors taken early, so with low numbers, for files that
 	// get a high one: a slot for each of the first three, then those for
 	// what is passed on.
@@ -32,7 +32,7 @@ type files struct {
 
 // newFiles takes the slots.
 func newFiles() (*files, error) {
-	f := &files{devnull: -1, cgroup: -1, opened: [3]int{-1, -1, -1}}
+	f := &files{devnull: -1, opened: [3]int{-1, -1, -1}}
 	for i := range f.slots {
 		f.slots[i] = -1
 	}
@@ -126,10 +126,6 @@ func (f *files) pass(fds []int) ([]int, *StartError) {
 
 // release closes what open opened, and what pass opened.
 func (f *files) release() {
-	if f.cgroup >= 0 {
-		unix.Close(f.cgroup)
-		f.cgroup = -1
-	}
 	for i, fd := range f.opened {
 		if fd >= 0 {
 			unix.Close(fd)

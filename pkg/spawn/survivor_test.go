@@ -231,7 +231,7 @@ func TestSurvivorExits(t *testing.T) {
 		if st := e.Status; !st.Known || st.Code != 7 || st.Signal != 0 || st.NoUsage || st.UserTime+st.SystemTime > time.Minute {
 			t.Errorf("status %+v", st)
 		}
-		if err := p.Signal(1, int(unix.SIGKILL)); err != nil {
+		if err := signalOne(p, 1, int(unix.SIGKILL)); err != nil {
 			t.Fatal(err)
 		}
 		if e := p.take(t, 1)[0]; e.Kind != Exited || e.Token != 1 || e.Status.Signal != int(unix.SIGKILL) || !e.Status.Known {
@@ -289,7 +289,7 @@ func TestSurvivorThatNobodyReaps(t *testing.T) {
 	p.mu.Lock()
 	c := p.children[1]
 	p.mu.Unlock()
-	if err := p.Signal(1, int(unix.SIGKILL)); err != nil {
+	if err := signalOne(p, 1, int(unix.SIGKILL)); err != nil {
 		t.Fatal(err)
 	}
 	p.giveUp(c) // dead or not: it is told of once it is dead
@@ -408,7 +408,7 @@ func TestAdoptSurvivorOfOurOwn(t *testing.T) {
 		if p.Children()[0].Survivor {
 			t.Error("our own child is a survivor")
 		}
-		if err := p.Signal(1, int(unix.SIGTERM)); err != nil {
+		if err := signalOne(p, 1, int(unix.SIGTERM)); err != nil {
 			t.Fatal(err)
 		}
 		e := p.take(t, 1)[0]

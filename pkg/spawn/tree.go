@@ -32,7 +32,7 @@ type tree interface {
 // newTree returns the tree of c, for a place as a Spec has it.
 func (p *Pool) newTree(c *child) tree {
 	if c.place.Cgroup != "" {
-		return &cgroupTree{path: c.place.Cgroup, old: p.noCgroupKill}
+		return &cgroupTree{path: c.place.Cgroup, events: c.files.events, old: p.noCgroupKill}
 	}
 	return &lineageTree{p: p, c: c}
 }
@@ -126,8 +126,8 @@ func (p *Pool) walk() {
 
 		if orphans || len(orders)+len(dirty) > 0 {
 			p.pass(orders, dirty, orphans)
-			p.bury()
 		}
+		p.bury()
 		for _, path := range unused {
 			removePlace(path)
 		}

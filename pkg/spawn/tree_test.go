@@ -77,7 +77,7 @@ func TestTree(t *testing.T) {
 		if c := p.Children(); len(c) != 1 || !c[0].Reaped || c[0].Token != 1 || c[0].PidFD != -1 {
 			t.Errorf("%+v", c)
 		}
-		if err := p.Signal(1, int(unix.SIGTERM)); !errors.Is(err, syscall.ESRCH) {
+		if err := signalOne(p, 1, int(unix.SIGTERM)); !errors.Is(err, syscall.ESRCH) {
 			t.Errorf("signal to the dead main process: %v", err)
 		}
 		if err := p.SignalTree(1, int(unix.SIGTERM)); err != nil {
@@ -182,7 +182,7 @@ func TestTreeOneByOne(t *testing.T) {
 		}
 		t.Cleanup(func() { gate.Close() })
 		startIn(t, p, 1, place, script)
-		if err := p.Signal(1, int(unix.SIGKILL)); err != nil {
+		if err := signalOne(p, 1, int(unix.SIGKILL)); err != nil {
 			t.Fatal(err)
 		}
 		if exit := p.take(t, 2)[1]; exit.TreeEmpty {
@@ -362,7 +362,7 @@ func TestAdoptDead(t *testing.T) {
 	if c.PidFD, err = unix.Dup(c.PidFD); err != nil {
 		t.Fatal(err)
 	}
-	if err := old.Signal(1, int(unix.SIGTERM)); err != nil {
+	if err := signalOne(old, 1, int(unix.SIGTERM)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(c.PidFD), Events: unix.POLLIN}}, -1); err != nil {
@@ -543,5 +543,52 @@ func TestTwoDirectories(t *testing.T) {
 	}
 	if unix.Access(a.Dir(), unix.F_OK) == nil || unix.Access(b.Path("test:0"), unix.F_OK) != nil {
 		t.Error("removed the wrong one")
+	}
+}
+
+// TestKeptCgroup: the files of a cgroup are kept for the next child, and are of
+// no harm when somebody has removed it.
+func TestKeptCgroup(t *testing.T) {
+	g := testCgroups(t)
+	p := newTestPool(t, Options{}, nil)
+	place := Place{Cgroup: g.Path("test:0")}
+	kept := func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		_, ok := p.kept[place.Cgroup]
+		return ok
+	}
+	token := Token(0)
+	run := func() {
+		t.Helper()
+		token++
+		startIn(t, p, token, place, "echo; exit 3")
+		if ev := p.take(t, 2); ev[0].Cgroup != place.Cgroup || ev[1].Status.Code != 3 || !ev[1].TreeEmpty {
+			t.Fatalf("%+v", ev)
+		}
+		if !kept() {
+			t.Fatal("the cgroup is not kept open")
+		}
+	}
+	remove := func() {
+		t.Helper()
+		if err := unix.Rmdir(place.Cgroup); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run()
+	run()
+	remove()
+	run() // which finds out when it clones
+	remove()
+	p.mu.Lock()
+	k := p.kept[place.Cgroup]
+	k.at -= 2 * freshFor
+	p.kept[place.Cgroup] = k
+	p.mu.Unlock()
+	run() // which looks before
+	p.RemoveCgroup(place.Cgroup)
+	if kept() {
+		t.Error("a cgroup that is to be removed is kept open")
 	}
 }

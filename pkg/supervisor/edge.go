@@ -21,7 +21,7 @@ type Processes interface {
 	Ready() <-chan struct{}
 	Events(dst []spawn.Event) []spawn.Event
 	Start(spawn.Token, *spawn.Spec)
-	Signal(t spawn.Token, signal int) error
+	Signal([]spawn.Signal) []error
 	SignalGroup(t spawn.Token, signal int) error
 	SignalTree(t spawn.Token, signal int) error
 	Release(spawn.Token)
@@ -52,6 +52,7 @@ type Output interface {
 // carryOut does what the machine decided. It returns the refusal, if the step's
 // command was refused.
 func (s *Supervisor) carryOut(actions []fsm.Action) (refusal *view.Error) {
+	defer s.sendSignals()
 	for _, a := range actions {
 		switch a := a.(type) {
 		case fsm.Spawn:
@@ -59,6 +60,7 @@ func (s *Supervisor) carryOut(actions []fsm.Action) (refusal *view.Error) {
 		case fsm.Send:
 			s.send(a)
 		case fsm.Release:
+			s.sendSignals()
 			if t, ok := s.tokens[a.ID]; ok {
 				s.Processes.Release(t)
 				s.forget(t)
@@ -67,6 +69,7 @@ func (s *Supervisor) carryOut(actions []fsm.Action) (refusal *view.Error) {
 			s.tellStarted(a)
 			s.printBegin(a.ID, a.PID, a.Wall, "Started at %d.", "started")
 		case fsm.HandedOver:
+			s.sendSignals()
 			s.takeOverFrom(a)
 		case fsm.CrashLoop:
 			s.tellCrashes(a)
@@ -180,23 +183,45 @@ func (s *Supervisor) spec(id fsm.ID, key logs.Key) (*spawn.Spec, error) {
 	return spec, err
 }
 
+// send sends a signal, or has it sent with those to other main processes.
 func (s *Supervisor) send(a fsm.Send) {
+	if a.Scope == fsm.ScopeMain {
+		s.sends = append(s.sends, a)
+		return
+	}
+	s.sendSignals()
 	t, ok := s.tokens[a.ID]
 	if !ok {
 		return
 	}
-	send := s.Processes.Signal
-	switch a.Scope {
-	case fsm.ScopeGroup:
+	send := s.Processes.SignalTree
+	if a.Scope == fsm.ScopeGroup {
 		send = s.Processes.SignalGroup
-	case fsm.ScopeTree:
-		send = s.Processes.SignalTree
 	}
 	state.Failpoint("signal")
 	defer state.Failpoint("signaled")
 	if err := send(t, a.Signal); err != nil && !errors.Is(err, syscall.ESRCH) {
 		s.signalFailed(a.ID, a.Signal, a.Scope, err)
 	}
+}
+
+// sendSignals sends those that wait for it.
+func (s *Supervisor) sendSignals() {
+	if len(s.sends) == 0 {
+		return
+	}
+	list := make([]spawn.Signal, 0, len(s.sends))
+	for _, a := range s.sends {
+		list = append(list, spawn.Signal{Token: s.tokens[a.ID], Signal: a.Signal})
+	}
+	state.Failpoint("signal")
+	defer state.Failpoint("signaled")
+	for i, err := range s.Processes.Signal(list) {
+		if a := s.sends[i]; err != nil && !errors.Is(err, syscall.ESRCH) {
+			s.signalFailed(a.ID, a.Signal, a.Scope, err)
+		}
+	}
+	s.sends = s.sends[:0]
 }
 
 func (s *Supervisor) signalFailed(id fsm.ID, signal int, to fsm.Scope, err error) {

@@ -122,7 +122,14 @@ func (e *edge) exit(p *process, st spawn.Status) {
 	e.emit(spawn.Event{Kind: spawn.Exited, Token: p.token, PID: p.pid, Status: st, TreeEmpty: true})
 }
 
-func (e *edge) Signal(t spawn.Token, sig int) error {
+func (e *edge) Signal(list []spawn.Signal) (errs []error) {
+	for _, s := range list {
+		errs = append(errs, e.signal(s.Token, s.Signal))
+	}
+	return errs
+}
+
+func (e *edge) signal(t spawn.Token, sig int) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	p := e.procs[t]
@@ -139,8 +146,8 @@ func (e *edge) Signal(t spawn.Token, sig int) error {
 	return nil
 }
 
-func (e *edge) SignalGroup(t spawn.Token, sig int) error     { return e.Signal(t, sig) }
-func (e *edge) SignalTree(t spawn.Token, sig int) error      { return e.Signal(t, sig) }
+func (e *edge) SignalGroup(t spawn.Token, sig int) error     { return e.signal(t, sig) }
+func (e *edge) SignalTree(t spawn.Token, sig int) error      { return e.signal(t, sig) }
 func (e *edge) Release(spawn.Token)                          { e.released++ }
 func (e *edge) SetLimits(spawn.Token, []spawn.Setting) error { return nil }
 func (e *edge) RemoveCgroup(string)                          {}

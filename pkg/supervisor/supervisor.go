@@ -16,6 +16,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"runtime"
 	"slices"
 	"time"
 
@@ -113,6 +114,7 @@ type Supervisor struct {
 	toldAt    fsm.Instant // when it was
 	startedAt fsm.Instant // when a start was first asked for after that
 	unstarted []*child    // starts that pkg/spawn was not asked for yet, in order
+	sends     []fsm.Send  // signals to main processes, to be sent together
 
 	scribe  scribe
 	descent *descent
@@ -217,15 +219,22 @@ func (s *Supervisor) Run() Outcome {
 	}
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	armed := fsm.Instant(0) // what timer is set to; 0: it is not
 	more := make(chan struct{})
 	close(more)
 	for s.outcome == nil {
 		started := s.startSome()
 		s.untold = s.untold || started
-		if wait, ok := s.nextTurn(s.tell(started)); ok {
-			timer.Reset(wait)
-		} else {
+		if started {
+			// To set a timer may mean to wake a thread: a spawner goes first.
+			runtime.Gosched()
+		}
+		if at, ok := s.nextTurn(s.tell(started)); !ok {
 			timer.Stop()
+			armed = 0
+		} else if at != armed {
+			timer.Reset(max(0, at-s.Clock.Now()))
+			armed = at
 		}
 		var again <-chan struct{}
 		if len(s.unstarted) > 0 {
@@ -239,6 +248,7 @@ func (s *Supervisor) Run() Outcome {
 			s.publish()
 			close(r.done)
 		case <-timer.C:
+			armed = 0
 			s.step(fsm.Tick{})
 		case <-s.Witness.ready:
 			s.takeTestimony()
@@ -295,11 +305,11 @@ func (s *Supervisor) tellWitness() {
 	s.handled = s.handled[:0]
 }
 
-// nextTurn returns how long the owner may wait for events, until the machine's
+// nextTurn returns until when the owner may wait for events: the machine's
 // next deadline or the instant at which something is to be told, if there is
 // either.
-func (s *Supervisor) nextTurn(tell fsm.Instant) (time.Duration, bool) {
-	at, ok := s.machine.NextDeadline()
+func (s *Supervisor) nextTurn(tell fsm.Instant) (at fsm.Instant, ok bool) {
+	at, ok = s.machine.NextDeadline()
 	if again := s.scribe.retryAt; again != 0 && (!ok || again < at) {
 		at, ok = again, true
 	}
@@ -309,7 +319,7 @@ func (s *Supervisor) nextTurn(tell fsm.Instant) (time.Duration, bool) {
 	case !ok || tell != 0 && tell < at:
 		at = tell
 	}
-	return max(0, at-s.Clock.Now()), true
+	return at, true
 }
 
 // step gives the machine an event and does what it answers. It returns the
