@@ -57,6 +57,7 @@ type Listener struct {
 	kinds  kindSet
 	batch  *batch
 	ready  func(uintptr) bool // receive, as a value that is made once
+	told   func(uintptr) bool // awake, likewise
 
 	// Of the receiving goroutine, about losses: an overrun that has not been
 	// reported, how many more events may have been queued before it, the
@@ -197,7 +198,7 @@ func newListener(c conn, kinds kindSet) (*Listener, error) {
 		return nil, fmt.Errorf("proc connector: %w", err)
 	}
 	l := &Listener{socket: s, kinds: kinds, batch: newBatch(), quietAfter: quietAfter, answerWithin: answerWithin}
-	l.ready, l.batch.arm = l.receive, s.arm
+	l.ready, l.told, l.batch.arm = l.receive, l.awake, s.arm
 	if err := l.control(func(fd int) (err error) {
 		l.buffer, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
 		return err

@@ -78,6 +78,17 @@ func (b *batch) recvmmsg(fd uintptr) {
 	}
 }
 
+// awake is called by what waits, when something may be there. It reports false,
+// to have it wait, unless that was told.
+func (l *Listener) awake(uintptr) (told bool) {
+	if l.socket.disarm() {
+		return true
+	}
+	// Fails for a closed socket only, for which nobody waits.
+	_ = l.socket.raw.Control(l.batch.arm)
+	return false
+}
+
 // receive is called by what waits, when something may be there. It reports
 // false, to have it wait, when there is nothing and that is wanted.
 func (l *Listener) receive(uintptr) (done bool) {
@@ -87,6 +98,24 @@ func (l *Listener) receive(uintptr) (done bool) {
 		b.n, b.errno = 0, unix.EBADF
 	}
 	return b.errno != unix.EAGAIN || !b.wait
+}
+
+// Wait returns when Receive would: when something is there to be received, or
+// the silence is to be looked into. Who lets events gather waits with this and
+// calls Receive some time later, and is not woken by what comes meanwhile.
+func (l *Listener) Wait() error {
+	b := l.batch
+	if b.next < b.n || l.gap != nil || l.overrun {
+		return nil
+	}
+	err := l.socket.wait.Read(l.told)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil // Receive knows whose deadline it is
+	}
+	if err != nil {
+		return l.ioError("wait", err)
+	}
+	return nil
 }
 
 // Receive waits until there are events and stores them in dst, as many as are

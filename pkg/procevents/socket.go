@@ -84,13 +84,16 @@ func (s *socket) arm(fd uintptr) {
 	s.control(unix.EPOLL_CTL_MOD, fd)
 }
 
-// disarm takes what was told; from then on nothing is.
-func (s *socket) disarm() {
+// disarm reports whether anything was told since the socket was armed; if so
+// nothing more is until it is armed again.
+func (s *socket) disarm() (told bool) {
 	if !s.armed {
-		return
+		return false
 	}
-	s.armed = false
-	_, _, _ = syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(s.epfd), uintptr(unsafe.Pointer(&s.event)), uintptr(len(s.event)), 0, 0, 0)
+	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(s.epfd), uintptr(unsafe.Pointer(&s.event)), uintptr(len(s.event)), 0, 0, 0)
+	told = errno == 0 && n > 0
+	s.armed = !told
+	return told
 }
 
 func (s *socket) control(op int, fd uintptr) {

@@ -1,9 +1,11 @@
 package supervisor
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -49,43 +51,40 @@ type Output interface {
 	Resume()
 }
 
-// carryOut does what the machine decided. It returns the refusal, if the step's
-// command was refused.
+// carryOut does what the machine decided, signals first: others wait for those.
+// What there is to tell of it is told later, see tellHappenings. It returns the
+// refusal, if the step's command was refused.
 func (s *Supervisor) carryOut(actions []fsm.Action) (refusal *view.Error) {
-	defer s.sendSignals()
+	for _, a := range actions {
+		if a, ok := a.(fsm.Send); ok {
+			s.send(a)
+		}
+	}
+	s.sendSignals()
 	for _, a := range actions {
 		switch a := a.(type) {
+		case fsm.Send:
+			continue
 		case fsm.Spawn:
 			s.spawn(a.ID)
-		case fsm.Send:
-			s.send(a)
+			continue
 		case fsm.Release:
-			s.sendSignals()
 			if t, ok := s.tokens[a.ID]; ok {
 				s.Processes.Release(t)
 				s.forget(t)
 			}
 		case fsm.Started:
-			s.tellStarted(a)
 			s.printBegin(a.ID, a.PID, a.Wall, "Started at %d.", "started")
 		case fsm.HandedOver:
-			s.sendSignals()
 			s.takeOverFrom(a)
 		case fsm.CrashLoop:
-			s.tellCrashes(a)
+			s.logCrashes(a)
 		case fsm.Ended:
-			s.tellEnded(a)
 			s.printEnd(a)
-		case fsm.Entered:
-			s.tellEntered(a)
 		case fsm.Scaled:
 			state.Failpoint("scaled")
-			s.tellEntry(view.EventScaled, a.Entry, func(e *view.Event) { e.Count, e.Initiator = ptr(a.Count), a.By.String() })
-		case fsm.EntryAdded:
-			s.tellEntry(view.EventAdded, a.Entry, nil)
 		case fsm.EntryGone:
 			s.descent.drop(a.Entry)
-			s.tellEntry(view.EventRemoved, a.Entry, nil)
 		case fsm.SlotGone:
 			key := logs.Key{Entry: a.Entry, Slot: a.Slot}
 			s.Output.Remove(key)
@@ -98,6 +97,7 @@ func (s *Supervisor) carryOut(actions []fsm.Action) (refusal *view.Error) {
 		case fsm.Done:
 			s.end(Finished)
 		}
+		s.happenings = append(s.happenings, a)
 	}
 	return refusal
 }
@@ -189,7 +189,6 @@ func (s *Supervisor) send(a fsm.Send) {
 		s.sends = append(s.sends, a)
 		return
 	}
-	s.sendSignals()
 	t, ok := s.tokens[a.ID]
 	if !ok {
 		return
@@ -205,11 +204,15 @@ func (s *Supervisor) send(a fsm.Send) {
 	}
 }
 
-// sendSignals sends those that wait for it.
+// sendSignals sends those that wait for it. CONT, which hardly anybody needs, is
+// sent when all have got what it is to wake them up for.
 func (s *Supervisor) sendSignals() {
 	if len(s.sends) == 0 {
 		return
 	}
+	slices.SortStableFunc(s.sends, func(a, b fsm.Send) int {
+		return cmp.Compare(btoi(a.Signal == int(syscall.SIGCONT)), btoi(b.Signal == int(syscall.SIGCONT)))
+	})
 	list := make([]spawn.Signal, 0, len(s.sends))
 	for _, a := range s.sends {
 		list = append(list, spawn.Signal{Token: s.tokens[a.ID], Signal: a.Signal})
@@ -222,6 +225,13 @@ func (s *Supervisor) sendSignals() {
 		}
 	}
 	s.sends = s.sends[:0]
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func (s *Supervisor) signalFailed(id fsm.ID, signal int, to fsm.Scope, err error) {

@@ -12,6 +12,31 @@ import (
 // This file is where what the machine did becomes events for those who follow
 // them.
 
+// tellHappenings tells of what was done since the last time. An exit and the
+// start that it leads to are told when the start has been asked for.
+func (s *Supervisor) tellHappenings() {
+	for _, a := range s.happenings {
+		switch a := a.(type) {
+		case fsm.Started:
+			s.tellStarted(a)
+		case fsm.CrashLoop:
+			s.tellCrashes(a)
+		case fsm.Ended:
+			s.tellEnded(a)
+		case fsm.Entered:
+			s.tellEntered(a)
+		case fsm.Scaled:
+			s.tellEntry(view.EventScaled, a.Entry, func(e *view.Event) { e.Count, e.Initiator = ptr(a.Count), a.By.String() })
+		case fsm.EntryAdded:
+			s.tellEntry(view.EventAdded, a.Entry, nil)
+		case fsm.EntryGone:
+			s.tellEntry(view.EventRemoved, a.Entry, nil)
+		}
+	}
+	clear(s.happenings)
+	s.happenings = s.happenings[:0]
+}
+
 // happened tells of an incarnation.
 func (s *Supervisor) happened(kind string, id fsm.ID, at time.Time, more func(*view.Event)) {
 	e := view.Event{At: at, Kind: kind, Entry: id.Entry, Slot: ptr(id.Slot), Incarnation: id.Incarnation}
@@ -44,6 +69,9 @@ func (s *Supervisor) tellCrashes(a fsm.CrashLoop) {
 	s.happened(view.EventDescendantCrashes, a.ID, s.Clock.Wall(), func(e *view.Event) {
 		e.Count, e.Message = ptr(a.Count), fmt.Sprintf("within %v: %s", a.Within, follows)
 	})
+}
+
+func (s *Supervisor) logCrashes(a fsm.CrashLoop) {
 	s.Log.Warn("what a process started crashes", "entry", a.ID.Entry, "slot", a.ID.Slot, "incarnation", a.ID.Incarnation,
 		"crashes", a.Count, "within", a.Within, "restart", a.Restart)
 }
@@ -81,6 +109,7 @@ func (s *Supervisor) tellEntry(kind, entry string, more func(*view.Event)) {
 
 // tellDaemon tells of the daemon itself.
 func (s *Supervisor) tellDaemon(kind, message string) {
+	s.tellHappenings() // what came before
 	s.history.add(view.Event{At: s.Clock.Wall(), Kind: kind, Message: message})
 }
 
@@ -89,6 +118,7 @@ func (s *Supervisor) tellDaemon(kind, message string) {
 const handedOver = 128
 
 func (s *Supervisor) saveEvents() (seq uint64, events []state.Event) {
+	s.tellHappenings()
 	seq, last := s.history.last(handedOver)
 	for i := range last {
 		e := &last[i]

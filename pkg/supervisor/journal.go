@@ -56,7 +56,7 @@ func (s *Supervisor) writeDown() {
 		return
 	}
 	w := &s.scribe
-	marked := s.takeMarks(len(s.actions))
+	marked := s.takeMarks(len(s.actions) + len(s.happenings))
 	s.machine.TakeTouched(&w.touched)
 	w.own = w.own || w.touched.Whole
 	switch {

@@ -162,6 +162,7 @@ func (s *Supervisor) takeOverFrom(a fsm.HandedOver) {
 	s.writeDown()
 	s.Witness.track(c.pid, c.token, c.startedAt)
 	s.descent.handOver(c.id, c.pid, c.startedAt)
+	s.tellHappenings() // what came before
 	s.happened(view.EventHandedOver, a.ID, s.Clock.Wall(), func(e *view.Event) { e.PID = a.PID })
 	s.printBegin(a.ID, a.PID, a.Wall, "Took over at %d.", "took over")
 }

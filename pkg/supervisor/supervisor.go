@@ -116,6 +116,8 @@ type Supervisor struct {
 	unstarted []*child    // starts that pkg/spawn was not asked for yet, in order
 	sends     []fsm.Send  // signals to main processes, to be sent together
 
+	happenings []fsm.Action // done, and not yet told
+
 	scribe  scribe
 	descent *descent
 	heirs   map[fsm.ID]*heir // found for the exits that are being handled
@@ -278,6 +280,7 @@ func (s *Supervisor) Run() Outcome {
 // to be done. An exit and the start that follows are so told of together, and
 // the start, which the child's program waits for, goes first.
 func (s *Supervisor) tell(started bool) (due fsm.Instant) {
+	s.tellHappenings()
 	if !s.untold {
 		return 0
 	}
@@ -394,6 +397,7 @@ func (s *Supervisor) ConfigChanged() bool {
 
 // publish makes what changed visible.
 func (s *Supervisor) publish() {
+	s.tellHappenings()
 	s.counts.ignored.Store(s.machine.Ignored())
 	s.ensureMarks()
 	c := s.machine.TakeChanges()

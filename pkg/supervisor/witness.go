@@ -15,6 +15,8 @@ import (
 
 // Connector is what a Witness needs of pkg/procevents.
 type Connector interface {
+	// Wait waits until there are events, and takes none.
+	Wait() error
 	// Receive waits for events and returns how many it put into dst. An error is
 	// a *procevents.LostError when some were lost; after any other the connector
 	// is of no more use.
@@ -221,10 +223,11 @@ func (w *Witness) fail(err error) {
 	w.wake()
 }
 
-// moderation is how long the reader lets events gather once some came, as a
+// moderation is how long the reader lets events gather when some have come, as a
 // network card does with its interrupts: a start and an exit are six events,
 // and waking up for each costs more than all else about them. Nothing that is
-// decided waits for the connector. Where that many gathered as a storm of forks
+// decided waits for the connector, and the restart that follows on an exit gets
+// the CPU first. Where that many gathered as a storm of forks
 // makes, they may do so for longer: the default buffer holds half a second of
 // the worst, and that of a plain user a few milliseconds.
 const (
@@ -237,9 +240,15 @@ func (w *Witness) read(conn Connector) error {
 	events := make([]procevents.Event, 128)
 	gather := time.NewTimer(moderation)
 	defer gather.Stop()
+	<-gather.C
 	gathered := 0 // since the reader last waited
+	wait := moderation
 	for {
 		if gathered == 0 {
+			if err := conn.Wait(); err != nil {
+				return err
+			}
+			gather.Reset(wait)
 			<-gather.C
 		}
 		n, err := conn.Receive(events)
@@ -265,10 +274,9 @@ func (w *Witness) read(conn Connector) error {
 		if n == len(events) { // there is more
 			continue
 		}
-		if gathered < storm || err != nil {
-			gather.Reset(moderation)
-		} else {
-			gather.Reset(stormModeration)
+		wait = moderation
+		if gathered >= storm && err == nil {
+			wait = stormModeration
 		}
 		gathered = 0
 	}

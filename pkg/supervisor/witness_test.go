@@ -40,6 +40,8 @@ func (f *fakeConnector) Receive(dst []procevents.Event) (int, error) {
 	}
 }
 
+func (f *fakeConnector) Wait() error { return nil }
+
 func (f *fakeConnector) File() (*os.File, error) { return nil, errors.New("not in a test") }
 
 func (f *fakeConnector) Close() error {
