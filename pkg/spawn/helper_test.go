@@ -25,6 +25,10 @@ var helpers = map[string]func() error{
 	"dies":     helpDies,
 	"unexeced": helpUnexeced,
 	"end":      helpEnd,
+
+	"controllers": helpControllers,
+	"refused":     helpRefused,
+	"hungry":      helpHungry,
 }
 
 func runHelper(t *testing.T, name string, wrap ...string) string {
