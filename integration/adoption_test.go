@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -320,12 +319,7 @@ func seed(t *testing.T) int64 {
 
 // TestKilledAtNamedSteps kills the daemon at each step that has a name.
 func TestKilledAtNamedSteps(t *testing.T) {
-	bin := filepath.Join(t.TempDir(), "sentryd")
-	build := exec.Command("go", "build", "-tags", "failpoint", "-o", bin, "../cmd/sentryd")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	bin := built(t, "sentryd-failpoint", "../cmd/sentryd", "-tags", "failpoint")
 	for step, provoke := range map[string]func(*daemon){
 		"append=20": nil, "appended=20": nil, "start=20": nil, "started=20": nil, "signal": stopChurn, "signaled": stopChurn,
 		"scaled": scaleChurn, "exec": reloadChurn, "compact": nil, "compact-created": nil, "compact-written": nil, "compact-renamed": nil, "serve": nil,

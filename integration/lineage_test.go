@@ -130,7 +130,7 @@ setsid sleep 1001 &
 (sleep 1002 &)
 : >%s
 wait
-`, often(4000, 10_000, 100_000), done))
+`, often(1000, 10_000, 100_000), done))
 	d := startDaemon(t, "proc_connector: {buffer: 4KiB}\n"+ticking+"  storm: {command: "+storm+"}\n", options{})
 	eventually(t, "the storm ends", func() error { _, err := os.Stat(done); return err })
 	began := time.Now()

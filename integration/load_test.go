@@ -92,9 +92,9 @@ func (l *load) more(during string) int {
 	l.mu.Lock()
 	clear(l.seen)
 	l.mu.Unlock()
-	before := l.requests.Load()
+	before, many := l.requests.Load(), int64(often(50, 200, 200))
 	eventually(l.t, "answers "+during, func() error {
-		if l.requests.Load() < before+200 {
+		if l.requests.Load() < before+many {
 			return errors.New("not enough of them")
 		}
 		return nil

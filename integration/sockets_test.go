@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,11 +15,7 @@ import (
 // passedServer builds the server that takes what it is passed.
 func passedServer(t *testing.T) string {
 	t.Helper()
-	bin := filepath.Join(t.TempDir(), "passed")
-	if out, err := exec.Command("go", "build", "-o", bin, "./testdata/passed").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	return bin
+	return built(t, "passed", "./testdata/passed")
 }
 
 // TestNoConnectionIsRefused: a server in Go and one in Python, scaled up and

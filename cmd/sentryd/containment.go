@@ -94,6 +94,11 @@ func (d *daemon) enable(controllers []string) map[string]error {
 	if d.cgroups == nil {
 		return withoutCgroups(controllers)
 	}
+	if len(controllers) > 0 {
+		// To be made a pool needs a child for a moment, which would be in the
+		// daemon's cgroup while that must have no other process.
+		<-d.pooled
+	}
 	return d.cgroups.EnableControllers(controllers)
 }
 

@@ -49,7 +49,9 @@ type daemon struct {
 	tried   fingerprint // of the binary, when a preflight tried it
 	lock    *os.File
 	output  *logs.Output
+	pooled  chan struct{} // closed when there are pool and poolErr
 	pool    *spawn.Pool
+	poolErr error
 	cgroups *spawn.Cgroups // nil where there can be none
 	containment
 	witness *supervisor.Witness
@@ -67,12 +69,11 @@ func runDaemon(o daemonOptions, sig *signals) error {
 
 func (d *daemon) run() (err error) {
 	// Beside reading the state: nobody is answered until both are done.
-	made := make(chan error, 1)
+	d.pooled = make(chan struct{})
 	go func() {
-		var err error
+		defer close(d.pooled)
 		spawn.Prewarm(spareThreads)
-		d.pool, err = spawn.New(spawn.Options{Spawners: spawners, Identify: true, OwnSIGCHLD: true})
-		made <- err
+		d.pool, d.poolErr = spawn.New(spawn.Options{Spawners: spawners, Identify: true, OwnSIGCHLD: true})
 	}()
 	inherited, saved, pipes, inheritErr := inherit()
 	cfg, broken := d.load(saved)
@@ -106,7 +107,7 @@ func (d *daemon) run() (err error) {
 		d.lock.Close()
 		return err
 	}
-	if err := d.open(cfg, dir, saved, pipes, inherited, made); err != nil {
+	if err := d.open(cfg, dir, saved, pipes, inherited); err != nil {
 		return err
 	}
 	log := d.output.Logger()
@@ -187,7 +188,7 @@ func (d *daemon) directory(name string, inherited *state.Inherited) (string, err
 }
 
 // open makes the leaves.
-func (d *daemon) open(cfg *config.Config, dir string, saved *state.Daemon, pipes *logs.Handover, inherited *state.Inherited, made <-chan error) error {
+func (d *daemon) open(cfg *config.Config, dir string, saved *state.Daemon, pipes *logs.Handover, inherited *state.Inherited) error {
 	if err := d.findBinary(saved); err != nil {
 		return err
 	}
@@ -202,8 +203,9 @@ func (d *daemon) open(cfg *config.Config, dir string, saved *state.Daemon, pipes
 	if err != nil {
 		return err
 	}
-	if err := <-made; err != nil {
-		return err
+	<-d.pooled
+	if d.poolErr != nil {
+		return d.poolErr
 	}
 	d.witness = d.newWitness(cfg, inherited)
 	d.witness.Connect()

@@ -32,6 +32,9 @@ func build(ctx context.Context, dir string, list []suite) error {
 	for _, args := range [][]string{
 		append(append([]string{"test", "-c"}, flags...), packages...),
 		append(append([]string{"build"}, flags...), "./cmd/sentryd", "./internal/vmtest/guest", "cmd/test2json"),
+		// What the tests would build, see built in integration.
+		append(append([]string{"build"}, flags...), "./integration/testdata/passed"),
+		{"build", "-tags", "failpoint", "-trimpath", "-ldflags", "-s -w", "-o", dir + "/sentryd-failpoint", "./cmd/sentryd"},
 	} {
 		cmd := exec.CommandContext(ctx, "go", args...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")

@@ -66,7 +66,7 @@ type cpioWriter struct {
 
 func (c *cpioWriter) add(name string, n node) error {
 	var content io.Reader = strings.NewReader(string(n.text))
-	size := int64(len(n.text))
+	size, changed := int64(len(n.text)), int64(0)
 	if n.source != "" {
 		f, err := os.Open(n.source)
 		if err != nil {
@@ -77,7 +77,8 @@ func (c *cpioWriter) add(name string, n node) error {
 		if err != nil {
 			return err
 		}
-		content, size = f, info.Size()
+		// Python compares the time of a file with that of its compiled form.
+		content, size, changed = f, info.Size(), info.ModTime().Unix()
 	}
 	kind := 0o100000
 	switch n.mode.Type() {
@@ -90,7 +91,7 @@ func (c *cpioWriter) add(name string, n node) error {
 	// ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor,
 	// rdevmajor, rdevminor, namesize with the NUL, check
 	header := "070701"
-	for _, field := range []int64{int64(c.inode), int64(kind) | int64(n.mode.Perm()), 0, 0, 1, 0, size, 0, 0, 0, 0, int64(len(name) + 1), 0} {
+	for _, field := range []int64{int64(c.inode), int64(kind) | int64(n.mode.Perm()), 0, 0, 1, changed, size, 0, 0, 0, 0, int64(len(name) + 1), 0} {
 		header += fmt.Sprintf("%08X", field)
 	}
 	if err := c.put(strings.NewReader(header + name + "\x00")); err != nil {

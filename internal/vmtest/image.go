@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path"
@@ -103,6 +104,11 @@ func (t tree) addTools(ctx context.Context, full bool) error {
 			programs = append(programs, file)
 		}
 	}
+	python, err := t.addPython()
+	if err != nil {
+		return err
+	}
+	programs = append(programs, python...)
 	// It fails for the scripts among them, and says all that it has to say.
 	libraries, _ := exec.CommandContext(ctx, "ldd", programs...).Output()
 	found := regexp.MustCompile(`(/\S+) \(0x`).FindAllStringSubmatch(string(libraries), -1)
@@ -115,6 +121,36 @@ func (t tree) addTools(ctx context.Context, full bool) error {
 		}
 	}
 	return nil
+}
+
+// addPython copies Debian's Python with its library, and returns what of it needs
+// other libraries. The first python3 in PATH may be another.
+func (t tree) addPython() (programs []string, err error) {
+	name, err := os.Readlink("/usr/bin/python3")
+	if err != nil {
+		return nil, fmt.Errorf("%w: apt-get install python3", err)
+	}
+	t.link("/usr/bin/python3", name)
+	programs = append(programs, "/usr/bin/"+name)
+	if err := t.copyHost(programs[0]); err != nil {
+		return nil, err
+	}
+	// The largest, which nobody imports.
+	unused := regexp.MustCompile(`^(config-.*|distutils|lib2to3|pydoc_data|test)$`)
+	return programs, filepath.WalkDir("/usr/lib/"+name, func(file string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && unused.MatchString(d.Name()):
+			return filepath.SkipDir
+		case !d.Type().IsRegular():
+			return nil
+		case strings.HasSuffix(file, ".so"):
+			programs = append(programs, file)
+		}
+		t.copy(file, file, 0o644)
+		return nil
+	})
 }
 
 // copyHost copies a file of the host to where it is there, seen without the
@@ -139,7 +175,7 @@ func (m *imageMaker) write(ctx context.Context, name string, u unpacked, tests [
 	}
 	j := job.Job{
 		Path:  m.path,
-		Env:   []string{"SENTRYD_BIN=" + binaries + "/sentryd", fmt.Sprintf("SENTRYD_TEST_SLOW=%d", slow)},
+		Env:   []string{"SENTRYD_BIN=" + binaries + "/sentryd", "SENTRYD_TEST_PROGRAMS=" + binaries, fmt.Sprintf("SENTRYD_TEST_SLOW=%d", slow)},
 		Tests: tests,
 	}
 	for _, name := range modules() {

@@ -68,6 +68,7 @@ type result struct {
 	release string
 	report  *verdict.Report
 	took    time.Duration
+	cpu     time.Duration // of the two processors
 	ok      bool
 }
 
@@ -134,7 +135,7 @@ func boot(ctx context.Context, o options, k kernel, list []suite, images *imageM
 		console: filepath.Join(o.dir, "console-"+k.series),
 		events:  filepath.Join(o.dir, "events-"+k.series),
 	}
-	if err := images.write(ctx, m.initrd, u, tests(list, k, o, (o.limit/2).String()), o.slow); err != nil {
+	if err := images.write(ctx, m.initrd, u, tests(list, k, o, (o.limit - o.limit/8).String()), o.slow); err != nil {
 		return result{}, err
 	}
 	fmt.Fprintf(out, "== Linux %s (Debian %s, %d MiB)\n", u.release, k.suite, m.mib)
@@ -142,7 +143,7 @@ func boot(ctx context.Context, o options, k kernel, list []suite, images *imageM
 	ended := map[string]bool{}
 	failed := false
 	begin := time.Now()
-	err = m.run(ctx, o.limit, func(e verdict.Event) {
+	cpu, err := m.run(ctx, o.limit, func(e verdict.Event) {
 		if e.Action != job.Ended {
 			rep.Add(e)
 			return
@@ -170,7 +171,7 @@ func boot(ctx context.Context, o options, k kernel, list []suite, images *imageM
 			fmt.Fprintf(out, "FAIL\t%s: never ended\n", s.pkg)
 		}
 	}
-	return result{k.series, u.release, rep, took, ok && !failed && rep.Failed == 0}, nil
+	return result{k.series, u.release, rep, took, cpu, ok && !failed && rep.Failed == 0}, nil
 }
 
 // table prints a line for each kernel and one for all, and returns whether all
@@ -178,13 +179,13 @@ func boot(ctx context.Context, o options, k kernel, list []suite, images *imageM
 func table(out io.Writer, results []result) bool {
 	ok := true
 	var passed, failed, skipped int
-	fmt.Fprintf(out, "\n%-32s %8s %8s %8s %8s\n", "kernel", "passed", "failed", "skipped", "seconds")
+	fmt.Fprintf(out, "\n%-32s %8s %8s %8s %8s %8s\n", "kernel", "passed", "failed", "skipped", "seconds", "of CPU")
 	for _, r := range results {
 		word := ""
 		if !r.ok {
 			word, ok = " FAIL", false
 		}
-		fmt.Fprintf(out, "%-32s %8d %8d %8d %8.0f%s\n", strings.TrimSuffix(r.release, "-amd64"), r.report.Passed, r.report.Failed, r.report.Skipped, r.took.Seconds(), word)
+		fmt.Fprintf(out, "%-32s %8d %8d %8d %8.0f %8.0f%s\n", strings.TrimSuffix(r.release, "-amd64"), r.report.Passed, r.report.Failed, r.report.Skipped, r.took.Seconds(), r.cpu.Seconds(), word)
 		passed, failed, skipped = passed+r.report.Passed, failed+r.report.Failed, skipped+r.report.Skipped
 	}
 	fmt.Fprintf(out, "tests: %d passed, %d failed, %d skipped\n", passed, failed, skipped)

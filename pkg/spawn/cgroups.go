@@ -88,18 +88,7 @@ func (g *Cgroups) Sweep(keep func(name string) bool) {
 // process, and reports what is left in it.
 func (g *Cgroups) Close() (left []string) {
 	g.Sweep(func(string) bool { return false })
-	if unix.Access(filepath.Join(g.dir, leaf), unix.F_OK) == nil {
-		// To come out again the cgroup above must have no controller enabled.
-		// Where that fails, whoever made that cgroup removes it with all below.
-		above := filepath.Dir(g.dir)
-		for _, d := range []string{g.dir, above} {
-			for _, c := range readWords(filepath.Join(d, "cgroup.subtree_control")) {
-				_ = writeFile(filepath.Join(d, "cgroup.subtree_control"), "-"+c)
-			}
-		}
-		_ = writeFile(filepath.Join(above, "cgroup.procs"), "0")
-		_ = unix.Rmdir(filepath.Join(g.dir, leaf))
-	}
+	g.leave()
 	if unix.Rmdir(g.dir) == nil {
 		return nil
 	}
@@ -113,6 +102,23 @@ func (g *Cgroups) Close() (left []string) {
 		}
 	}
 	return left
+}
+
+// leave moves this process back to the cgroup that it was started in, if it had
+// to leave that. Before that the cgroup must pass no controller on. Where others are
+// below it this process stays: whoever made the cgroup removes it with all in it.
+func (g *Cgroups) leave() {
+	above := filepath.Dir(g.dir)
+	if unix.Access(filepath.Join(g.dir, leaf), unix.F_OK) != nil || len(subCgroups(above)) > 1 {
+		return
+	}
+	for _, d := range []string{g.dir, above} {
+		for _, c := range readWords(filepath.Join(d, "cgroup.subtree_control")) {
+			_ = writeFile(filepath.Join(d, "cgroup.subtree_control"), "-"+c)
+		}
+	}
+	_ = writeFile(filepath.Join(above, "cgroup.procs"), "0")
+	_ = unix.Rmdir(filepath.Join(g.dir, leaf))
 }
 
 // removeCgroup removes a cgroup and those that children made below it, as far as

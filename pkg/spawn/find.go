@@ -61,6 +61,11 @@ func FindLeaders(cgroup string, names []string) ([]Leader, error) {
 	return found, nil
 }
 
+// findPatience is how long a process may take to come to the end of an execve(2)
+// and still be known by its environment. Who takes longer is held up by a file
+// system that does not answer.
+const findPatience = time.Second
+
 // lookAt returns what is known of a process if it leads a session.
 func lookAt(pid int, names []string) (l Leader, ok bool) {
 	if sid, err := unix.Getsid(pid); err != nil || sid != pid {
@@ -79,7 +84,7 @@ func lookAt(pid int, names []string) (l Leader, ok bool) {
 	if err != nil || st.session != pid {
 		return l, false
 	}
-	environ, _ := os.ReadFile(procPath(pid, "environ")) // empty for a kernel thread
+	environ := readEnviron(pid, findPatience)
 	l = Leader{PID: pid, PidFD: fd, Start: st.start, Values: values(environ, names), inode: inode(fd)}
 	// What was read was of the process of fd, if that lives still.
 	return l, !dead(fd)

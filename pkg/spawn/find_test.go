@@ -99,6 +99,32 @@ func TestFindLeaders(t *testing.T) {
 	}
 }
 
+// TestFindLeadersInExecve finds a process that does nothing but execve(2), which
+// has no environment for much of its time.
+func TestFindLeadersInExecve(t *testing.T) {
+	p := newTestPool(t, Options{}, nil)
+	mark := "execs-" + strconv.Itoa(os.Getpid())
+	spec := sh("")
+	script := filepath.Join(t.TempDir(), "script")
+	if err := os.WriteFile(script, []byte("exec /bin/sh \"$0\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	spec.Args = []string{"sh", script}
+	spec.Env = append(spec.Env, "SPAWN_TEST_MARK="+mark, "SPAWN_TEST_SLOT=3")
+	p.Start(1, spec)
+	pid := p.take(t, 1)[0].PID
+	awaitExec(t, pid)
+	n := 500
+	if testing.Short() {
+		n = 50
+	}
+	for i := range n {
+		if got, _ := findMarked(t, "", mark); !slices.Equal(got, []int{pid}) {
+			t.Fatalf("look %d found %v, want %d", i, got, pid)
+		}
+	}
+}
+
 // testCgroup makes a control group in one of the test's own.
 func testCgroup(t *testing.T) string {
 	t.Helper()

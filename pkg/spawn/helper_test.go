@@ -26,6 +26,10 @@ var helpers = map[string]func() error{
 	"unexeced": helpUnexeced,
 	"end":      helpEnd,
 	"sigchld":  helpSIGCHLD,
+
+	"controllers": helpControllers,
+	"refused":     helpRefused,
+	"hungry":      helpHungry,
 }
 
 func runHelper(t *testing.T, name string, wrap ...string) string {

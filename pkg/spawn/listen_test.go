@@ -95,7 +95,8 @@ func TestPassedFiles(t *testing.T) {
 	}
 }
 
-// startOne starts spec, which has to work, and returns the pid.
+// startOne starts spec, which has to work, and returns the pid when its program
+// runs.
 func startOne(t *testing.T, p *Pool, token Token, spec *Spec) (pid string) {
 	t.Helper()
 	p.Start(token, spec)
@@ -103,25 +104,39 @@ func startOne(t *testing.T, p *Pool, token Token, spec *Spec) (pid string) {
 	if ev[0].Kind != Started {
 		t.Fatalf("%+v %v", ev[0], ev[0].Err)
 	}
+	awaitExec(t, ev[0].PID)
 	return strconv.Itoa(ev[0].PID)
 }
 
-// environ returns the environment of a process, which has one. execve(2) lets
-// go of our memory, so that Started is reported, a moment before the new image
-// is complete.
-func environ(t *testing.T, pid string) []string {
+// awaitExec returns when execve(2) of a child is over. It lets the parent go on,
+// and so Started is reported, before the child has left our memory; its
+// credentials come after that, and its environment last of all.
+func awaitExec(t testing.TB, pid int) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); runtime.Gosched() {
-		env, err := os.ReadFile("/proc/" + pid + "/environ")
+		exe, err := os.Readlink(procPath(pid, "exe"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(env) > 0 {
-			return strings.Split(strings.TrimSuffix(string(env), "\x00"), "\x00")
+		st, err := readStat(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if own, _ := os.Executable(); exe != own && st.envEnd != 0 {
+			return
 		}
 	}
-	t.Fatal("no environment")
-	return nil
+	t.Fatalf("%d does not come to the end of its execve", pid)
+}
+
+// environ returns the environment of a process.
+func environ(t *testing.T, pid string) []string {
+	t.Helper()
+	env, err := os.ReadFile("/proc/" + pid + "/environ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(strings.TrimSuffix(string(env), "\x00"), "\x00")
 }
 
 func upTo(n int) []int {

@@ -4,10 +4,9 @@ import (
 	"bytes"
 	"os"
 	"os/signal"
-	"runtime"
-	"strconv"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -140,23 +139,14 @@ func (p *Pool) owner(pid, sid int) Token {
 	return 0
 }
 
-// environOf reads the environment that a process was started with. In the
-// middle of an execve(2) it reads as empty, so one that was not seen before is
-// given the time to come to the end of it.
+// environOf is the environment that a process was started with. One that was not
+// seen before is given the time to come to the end of an execve(2).
 func (p *Pool) environOf(pid int) map[string]bool {
-	var env []byte
-	tries := 200
+	patience := 10 * time.Millisecond
 	if _, seen := p.orphans[pid]; seen {
-		tries = 1
+		patience = 0
 	}
-	for range tries {
-		var err error
-		env, err = os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
-		if len(env) > 0 || err != nil {
-			break
-		}
-		runtime.Gosched()
-	}
+	env := readEnviron(pid, patience)
 	has := make(map[string]bool)
 	for kv := range bytes.SplitSeq(env, []byte{0}) {
 		has[string(kv)] = true

@@ -25,8 +25,9 @@ type Setting struct {
 //
 // A controller comes from the cgroup above: for that, and for nothing else, the
 // cgroup that this process was started in is written to. A cgroup that passes
-// controllers on may have no process of its own, so this process moves to one of
-// its own in the directory; where others are in it too, the kernel refuses (EBUSY).
+// controllers on may have no process of its own (cgroups(7), "no internal
+// processes"; the root is excepted), so this process first moves to one of its own in
+// the directory. Where others are in it too, there are no controllers.
 // To be called before children are started, by one goroutine at a time.
 func (g *Cgroups) EnableControllers(names []string) map[string]error {
 	missing := make(map[string]error)
@@ -43,14 +44,21 @@ func (g *Cgroups) EnableControllers(names []string) map[string]error {
 func (g *Cgroups) Lacks(names []string) map[string]error {
 	missing := make(map[string]error)
 	for _, name := range names {
-		if !slices.Contains(readWords(filepath.Join(g.dir, "cgroup.controllers")), name) {
-			if err := g.above(name); err != nil {
-				missing[name] = err
-			}
+		if slices.Contains(g.words("cgroup.controllers"), name) {
+			continue
+		}
+		err := g.above(name)
+		if err == nil {
+			err = g.alone(strconv.Itoa(os.Getpid()))
+		}
+		if err != nil {
+			missing[name] = err
 		}
 	}
 	return missing
 }
+
+func (g *Cgroups) words(file string) []string { return readWords(filepath.Join(g.dir, file)) }
 
 // above reports an error if the cgroup above does not have the controller.
 func (g *Cgroups) above(name string) error {
@@ -61,34 +69,60 @@ func (g *Cgroups) above(name string) error {
 	return nil
 }
 
-func (g *Cgroups) enable(name string) error {
-	control := filepath.Join(g.dir, "cgroup.subtree_control")
-	if slices.Contains(readWords(control), name) {
+// alone reports an error if a process is in the cgroup above, other than the one
+// of that pid. The kernel itself would refuse the memory controller there, but let
+// the others make it a cgroup of threads, below which nothing can be started.
+func (g *Cgroups) alone(but string) error {
+	above := filepath.Dir(g.dir)
+	if isRootCgroup(above) {
 		return nil
 	}
-	if !slices.Contains(readWords(filepath.Join(g.dir, "cgroup.controllers")), name) {
-		above := filepath.Dir(g.dir)
-		if err := g.above(name); err != nil {
-			return err
+	for _, pid := range readWords(filepath.Join(above, "cgroup.procs")) {
+		if n, err := strconv.Atoi(pid); err == nil && pid != but {
+			return fmt.Errorf("process %d (%s) is in the cgroup %s as well, which may have no other to pass it on: a service with Delegate=yes has one of its own", n, comm(n), above)
 		}
-		err := writeFile(filepath.Join(above, "cgroup.subtree_control"), "+"+name)
-		if errors.Is(err, unix.EBUSY) {
-			if err = g.moveToLeaf(); err == nil {
-				err = writeFile(filepath.Join(above, "cgroup.subtree_control"), "+"+name)
-			}
-		}
-		if err != nil {
-			return fmt.Errorf("enable the %s controller below %s: %w", name, above, err)
-		}
-	}
-	if err := writeFile(control, "+"+name); err != nil {
-		return fmt.Errorf("enable the %s controller below %s: %w", name, g.dir, err)
 	}
 	return nil
 }
 
-// moveToLeaf takes this process out of the cgroup that it was started in.
-func (g *Cgroups) moveToLeaf() error {
+// isRootCgroup: only the root of the tree, as no cgroup namespace shows it, has no type.
+func isRootCgroup(path string) bool {
+	return errors.Is(unix.Access(filepath.Join(path, "cgroup.type"), unix.F_OK), unix.ENOENT)
+}
+
+func (g *Cgroups) enable(name string) error {
+	if slices.Contains(g.words("cgroup.subtree_control"), name) {
+		return nil
+	}
+	if !slices.Contains(g.words("cgroup.controllers"), name) {
+		if err := g.above(name); err != nil {
+			return err
+		}
+		above := filepath.Dir(g.dir)
+		err := g.vacate()
+		if err == nil {
+			err = writeFile(filepath.Join(above, "cgroup.subtree_control"), "+"+name)
+		}
+		if err != nil {
+			return fmt.Errorf("enable it below %s: %w", above, err)
+		}
+	}
+	if err := writeFile(filepath.Join(g.dir, "cgroup.subtree_control"), "+"+name); err != nil {
+		return fmt.Errorf("enable it below %s: %w", g.dir, err)
+	}
+	return nil
+}
+
+// vacate takes this process out of the cgroup that it was started in, if that
+// leaves none there.
+func (g *Cgroups) vacate() error {
+	above := filepath.Dir(g.dir)
+	if isRootCgroup(above) {
+		return nil
+	}
+	if err := g.alone(strconv.Itoa(os.Getpid())); err != nil {
+		return err
+	}
 	path := filepath.Join(g.dir, leaf)
 	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return err

@@ -134,9 +134,10 @@ func TestState(t *testing.T) {
 	if p.fork {
 		t.Skip("needs clone3(2)")
 	}
-	p.Start(1, static(t, pause()))
-	pid := p.take(t, 1)[0].PID
-
+	pid, err := strconv.Atoi(startOne(t, p, 1, static(t, pause())))
+	if err != nil {
+		t.Fatal(err)
+	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		t.Fatal(err)

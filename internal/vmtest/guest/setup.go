@@ -11,20 +11,25 @@ import (
 // setUp mounts what a host has mounted, enables every controller of cgroup v2,
 // loads the modules and brings the loopback device up.
 func setUp() error {
-	for _, m := range []struct{ kind, dir, options string }{
-		{"proc", "/proc", ""},
-		{"sysfs", "/sys", ""},
-		{"devtmpfs", "/dev", ""},
-		{"devpts", "/dev/pts", "ptmxmode=0666"},
-		{"tmpfs", "/dev/shm", "mode=1777"},
-		{"tmpfs", "/run", "mode=0755"},
-		{"tmpfs", "/tmp", "mode=1777"},
-		{"cgroup2", "/sys/fs/cgroup", "nsdelegate"},
+	// Tests run programs in /tmp, some of them with capabilities.
+	const nosuid = unix.MS_NOSUID
+	for _, m := range []struct {
+		kind, dir, options string
+		flags              uintptr
+	}{
+		{"proc", "/proc", "", nosuid},
+		{"sysfs", "/sys", "", nosuid},
+		{"devtmpfs", "/dev", "", nosuid},
+		{"devpts", "/dev/pts", "ptmxmode=0666", nosuid},
+		{"tmpfs", "/dev/shm", "mode=1777", nosuid},
+		{"tmpfs", "/run", "mode=0755", nosuid},
+		{"tmpfs", "/tmp", "mode=1777", 0},
+		{"cgroup2", "/sys/fs/cgroup", "nsdelegate", nosuid},
 	} {
 		if err := os.MkdirAll(m.dir, 0o755); err != nil {
 			return err
 		}
-		if err := unix.Mount(m.kind, m.dir, m.kind, unix.MS_NOSUID, m.options); err != nil {
+		if err := unix.Mount(m.kind, m.dir, m.kind, m.flags, m.options); err != nil {
 			return fmt.Errorf("mount %s on %s: %w", m.kind, m.dir, err)
 		}
 	}

@@ -1,0 +1,218 @@
+package spawn
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sentryd/sentryd/internal/testenv"
+)
+
+// limitable makes a cgroup in which every controller can be had, and returns its
+// directory, and how to run one of helpers in it.
+func limitable(t *testing.T) (dir string, run func(helper string) string) {
+	t.Helper()
+	testenv.Need(t, testenv.Root())
+	own, err := ownCgroup()
+	if err != nil {
+		t.Skip("needs cgroup v2: " + err.Error())
+	}
+	if have := readWords(own + "/cgroup.controllers"); !slices.Contains(have, "memory") || !slices.Contains(have, "cpu") || !slices.Contains(have, "pids") {
+		t.Skipf("needs the cgroup v2 controllers cpu, memory, pids: %s has %q", own, have)
+	}
+	if err := writeFile(own+"/cgroup.subtree_control", "+cpu +memory +pids"); err != nil {
+		t.Skip("needs the right to enable controllers where the tests run: " + err.Error())
+	}
+	dir, err = os.MkdirTemp(own, "spawn-test.")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Rmdir(dir); err != nil {
+			t.Errorf("remove %s: %v", dir, err)
+		}
+	})
+	return dir, func(helper string) string {
+		t.Helper()
+		fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = append(os.Environ(), "SPAWN_TEST_HELPER="+helper)
+		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: fd}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", helper, err, out)
+		}
+		return string(out)
+	}
+}
+
+// TestControllers has a process enable each controller below its own cgroup, which
+// it must leave for that, limit children, and return.
+func TestControllers(t *testing.T) {
+	for _, names := range []string{"cpu", "memory", "pids", "cpu memory pids"} {
+		t.Run(names, func(t *testing.T) {
+			dir, run := limitable(t)
+			t.Setenv("SPAWN_TEST_CONTROLLERS", names)
+			run("controllers")
+			if left := readWords(dir + "/cgroup.subtree_control"); len(left) > 0 {
+				t.Errorf("%q stay enabled", left)
+			}
+		})
+	}
+}
+
+func helpControllers() error {
+	names := strings.Fields(os.Getenv("SPAWN_TEST_CONTROLLERS"))
+	g, err := OpenCgroups("limits")
+	if err != nil {
+		return err
+	}
+	above := filepath.Dir(g.Dir())
+	if missing := g.Lacks(names); len(missing) > 0 {
+		return fmt.Errorf("said to lack: %v", missing)
+	}
+	for range 2 { // the second time there is nothing to do
+		if missing := g.EnableControllers(names); len(missing) > 0 {
+			return fmt.Errorf("missing: %v", missing)
+		}
+		if own, err := ownCgroup(); err != nil || own != filepath.Join(g.Dir(), leaf) {
+			return fmt.Errorf("this process is in %s: %v", own, err)
+		}
+	}
+	// The next image finds the same directory.
+	if again, err := OpenCgroups("limits"); err != nil || again.Dir() != g.Dir() {
+		return fmt.Errorf("opened again: %v, %v", again, err)
+	}
+	values := map[string]Setting{"cpu": {"cpu.max", "50000 100000"}, "memory": {"memory.max", "67108864"}, "pids": {"pids.max", "7"}}
+	var settings []Setting
+	for _, name := range names {
+		settings = append(settings, values[name])
+	}
+	p, err := New(Options{})
+	if err != nil {
+		return err
+	}
+	spec := sleeper()
+	spec.Place = Place{Cgroup: g.Path("a:0"), Settings: settings}
+	p.Start(1, spec)
+	if ev, err := helpEvents(p, 1); err != nil || ev[0].Kind != Started {
+		return fmt.Errorf("%+v: %v", ev, err)
+	}
+	for _, s := range settings {
+		if got := strings.Join(readWords(g.Path("a:0")+"/"+s.File), " "); got != s.Value {
+			return fmt.Errorf("%s is %q", s.File, got)
+		}
+	}
+	p.killAll()
+	p.Close()
+	if left := g.Close(); len(left) > 0 {
+		return fmt.Errorf("left: %v", left)
+	}
+	if own, err := ownCgroup(); err != nil || own != above {
+		return fmt.Errorf("afterwards this process is in %s: %v", own, err)
+	}
+	return nil
+}
+
+// TestControllersRefused: where another process is in the cgroup above, no
+// controller can be had, and nothing is changed by the wish for one.
+func TestControllersRefused(t *testing.T) {
+	dir, run := limitable(t)
+	run("refused")
+	if left := readWords(dir + "/cgroup.subtree_control"); len(left) > 0 {
+		t.Errorf("%q are enabled", left)
+	}
+}
+
+func helpRefused() error {
+	g, err := OpenCgroups("limits")
+	if err != nil {
+		return err
+	}
+	other := exec.Command("sleep", "1000")
+	if err := other.Start(); err != nil {
+		return err
+	}
+	defer func() {
+		_ = other.Process.Kill()
+		_ = other.Wait()
+		g.Close()
+	}()
+	names := []string{"cpu", "memory", "pids"}
+	want := fmt.Sprintf("process %d (", other.Process.Pid)
+	for _, missing := range []map[string]error{g.Lacks(names), g.EnableControllers(names)} {
+		for _, name := range names {
+			if missing[name] == nil || !strings.Contains(missing[name].Error(), want) {
+				return fmt.Errorf("%s: %v, want %q", name, missing[name], want)
+			}
+		}
+	}
+	p, err := New(Options{})
+	if err != nil {
+		return err
+	}
+	spec := sh("exit 3")
+	spec.Place.Cgroup = g.Path("a:0")
+	p.Start(1, spec)
+	if ev, err := helpEvents(p, 2); err != nil || ev[1].Status.Code != 3 {
+		return fmt.Errorf("%+v: %v", ev, err)
+	}
+	p.Close()
+	return nil
+}
+
+// TestOutOfMemory: kills for want of memory are counted with the exit of the
+// child in whose cgroup they were, be they its own or not, and of no other.
+func TestOutOfMemory(t *testing.T) {
+	_, run := limitable(t)
+	if got, want := run("hungry"), "1 0 1\n"; got != want {
+		t.Errorf("kills counted: %q, want %q", got, want)
+	}
+}
+
+func helpHungry() error {
+	g, err := OpenCgroups("limits")
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	if missing := g.EnableControllers([]string{"memory"}); len(missing) > 0 {
+		return fmt.Errorf("missing: %v", missing)
+	}
+	p, err := New(Options{})
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	// dd fills a buffer of that size.
+	const eat = "dd if=/dev/zero of=/dev/null bs=64M count=1"
+	for token, script := range []string{"exec " + eat, "exit 1", eat + "; exit 0"} {
+		spec := sh(script)
+		spec.Place = Place{Cgroup: g.Path("a:0"), Settings: []Setting{{"memory.max", "16777216"}}}
+		p.Start(Token(token), spec)
+		ev, err := helpEvents(p, 2)
+		if err != nil {
+			return err
+		}
+		if ev[1].Kind != Exited || (ev[1].Status.Signal == int(unix.SIGKILL)) != (token == 0) {
+			return fmt.Errorf("%+v", ev[1])
+		}
+		if token > 0 {
+			fmt.Print(" ")
+		}
+		fmt.Print(ev[1].OOMKills)
+	}
+	fmt.Println()
+	return nil
+}
