@@ -88,6 +88,7 @@ var unsafeUsers = map[string]string{
 	"pkg/spawn":      "clone3, the child's steps up to exec, waitid with rusage",
 	"pkg/procevents": "recvmmsg, SO_MEMINFO",
 	"pkg/peer":       "SO_PEERGROUPS",
+	"pkg/logs":       "words in mapped memory that are written with one instruction",
 	"pkg/state":      "rt_sigaction, to ignore SIGHUP over execve without a word to os/signal",
 	"bench/…":        "a page shared with the children, futex, waitid",
 }

@@ -116,9 +116,14 @@ func (d *daemon) begin(o supervisor.Options) error {
 	}
 	if d.remains.None() {
 		d.sup = supervisor.New(o)
-		return nil
+	} else {
+		var err error
+		if d.sup, err = supervisor.Adopt(o, d.search, d.remains, d.broken); err != nil {
+			return err
+		}
 	}
-	var err error
-	d.sup, err = supervisor.Adopt(o, d.search, d.remains, d.broken)
-	return err
+	if err := d.output.Sweep(); err != nil {
+		log.Warn("what nobody writes to any more is left behind", "error", err)
+	}
+	return nil
 }

@@ -247,6 +247,9 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 		started = time.Unix(0, saved.StartedWall)
 	}
 	lacks := append(d.lacking, d.openJournal(dir)...)
+	if err := d.output.Volatile(); err != nil {
+		lacks = append(lacks, fmt.Sprintf("Output is not kept in a file (%v): what is read and not yet printed is lost if this daemon is killed.", err))
+	}
 	o := supervisor.Options{
 		Identity: supervisor.Identity{
 			Name: cfg.Name, PID: os.Getpid(), Version: d.version, StartedAt: started, Config: cfg.Path,

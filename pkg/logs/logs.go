@@ -105,9 +105,12 @@ func (k Key) String() string {
 // two keys never share a file.
 func (k Key) file() string { return fmt.Sprintf("%s:%d.%s", k.Entry, k.Slot, k.Stream) }
 
+// maxEntry is the longest name of an entry that has a FIFO.
+const maxEntry = 128
+
 // valid refuses what could leave the directory or stand for another key.
 func (k Key) valid() error {
-	if k.Entry == "" || k.Entry[0] == '.' || strings.ContainsAny(k.Entry, "/:\x00") || k.Slot < 0 || k.Stream > Stderr {
+	if k.Entry == "" || len(k.Entry) > maxEntry || k.Entry[0] == '.' || strings.ContainsAny(k.Entry, "/:\x00") || k.Slot < 0 || k.Stream > Stderr {
 		return fmt.Errorf("log pipe of %q slot %d: not a name of a slot", k.Entry, k.Slot)
 	}
 	return nil

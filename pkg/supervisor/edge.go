@@ -37,10 +37,10 @@ type Processes interface {
 // Output is what the supervisor needs of pkg/logs.
 type Output interface {
 	AddFor(k logs.Key, uid int) error
+	Adopt(k logs.Key, pid int, incarnation uint64) error
 	Path(logs.Key) string
 	Remove(logs.Key)
 	Hold(logs.Key)
-	Label(k logs.Key, pid int, incarnation uint64)
 	Begin(logs.Record)
 	End(logs.Record)
 	Flush()

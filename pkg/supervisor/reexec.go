@@ -121,6 +121,9 @@ func (s *Supervisor) exec(next *config.Config, serving []Socket) error {
 	saved.Output = output
 	var files []state.File
 	for _, p := range pipes.FIFOs {
+		if p.FD < 0 {
+			continue
+		}
 		files = append(files, state.File{Name: pipeName(p), FD: p.FD})
 	}
 	for _, c := range s.Processes.Children() {
@@ -171,13 +174,15 @@ func LoadPipes(output []byte) (*logs.Handover, error) {
 	return h, nil
 }
 
-// TakePipes leaves in h those pipes whose descriptors arrived; the others are
+// TakePipes leaves in h the descriptors that arrived; the other pipes are opened or
 // made anew when they are needed. take gives the descriptor of that name.
 func TakePipes(h *logs.Handover, take func(name string) (fd int, ok bool)) {
-	h.FIFOs = slices.DeleteFunc(h.FIFOs, func(p logs.HandoverFIFO) bool {
-		fd, ok := take(pipeName(p))
-		return !ok || fd != p.FD
-	})
+	for i := range h.FIFOs {
+		p := &h.FIFOs[i]
+		if fd, ok := take(pipeName(*p)); !ok || fd != p.FD {
+			p.FD = -1
+		}
+	}
 }
 
 // Resume returns a supervisor that goes on where a former image stopped. files
