@@ -244,7 +244,7 @@ func churn(t *testing.T, slots int) (bell *bell, entry string) {
 	bell = newBell(t)
 	dir := t.TempDir()
 	program := script(t, fmt.Sprintf(`
-old=$(cat %[1]s/$SENTRYD_SLOT 2>/dev/null)
+{ read -r old < %[1]s/$SENTRYD_SLOT; } 2>/dev/null
 [ -n "$old" ] && [ "$old" != $$ ] && [ -e /proc/$old ] && [ "$(tr '\0' '\n' </proc/$old/environ 2>/dev/null | grep -cx SENTRYD_SLOT=$SENTRYD_SLOT)" = 1 ] && echo "doubled slot=$SENTRYD_SLOT $old and $$" > %[2]s
 echo $$ > %[1]s/$SENTRYD_SLOT
 sleep 0.0$(( ($SENTRYD_INCARNATION * 3 + $SENTRYD_SLOT) %% 7 + 1 ))
@@ -282,8 +282,9 @@ func (d *daemon) checkChurn(bell *bell, slots int, steady map[int]string) {
 }
 
 func TestKilledAtRandomMoments(t *testing.T) {
-	const slots, kept = 8, 10
+	const slots, kept = 16, 10
 	bell, entry := churn(t, slots)
+	began := time.Now()
 	d := startDaemon(t, "entries:\n"+entry+fmt.Sprintf("  steady: {command: sleep 100000, count: %d}\n", kept), options{})
 	ids := d.identities(d.running("steady", kept).entry("steady"))
 	from := rand.New(rand.NewSource(seed(t)))
@@ -304,7 +305,8 @@ func TestKilledAtRandomMoments(t *testing.T) {
 		d.rise(options{})
 	}
 	d.checkChurn(bell, slots, ids)
-	t.Logf("%d SIGKILLs over %d starts", times, d.state().entry("churn").Starts)
+	starts := d.state().entry("churn").Starts
+	t.Logf("%d SIGKILLs over %d starts, %.0f a second", times, starts, float64(starts)/time.Since(began).Seconds())
 	d.stop()
 }
 

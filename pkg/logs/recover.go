@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"sync/atomic"
@@ -49,7 +50,7 @@ func recoverBacklog(dir *directory, boot string, out *os.File) (*Handover, error
 				written = max(written, from+w.arrived(out, lines[from:]))
 			}
 		}
-		h.Out = slices.Clone(lines[written:])
+		h.Out = append(h.Out, lines[written:]...)
 	}
 	kept := keptOf(mem)
 	chunk, ok := chunkOf(mem, head(atChunk))
@@ -58,8 +59,8 @@ func recoverBacklog(dir *directory, boot string, out *os.File) (*Handover, error
 		whose.of.Partial = slices.Clone(chunk[min(done, len(chunk)):])
 		kept[whose.id] = whose.of
 	}
-	for _, f := range kept {
-		if len(f.Partial) > 0 {
+	for _, id := range slices.Sorted(maps.Keys(kept)) { // of two of a key, the later is the one that goes on
+		if f := kept[id]; len(f.Partial) > 0 {
 			h.FIFOs = append(h.FIFOs, f)
 		}
 	}
