@@ -381,6 +381,35 @@ func stopChurn(d *daemon) {
 func scaleChurn(d *daemon)  { d.ctl("scale", "churn=6") }
 func reloadChurn(d *daemon) { d.signal(unix.SIGHUP) }
 
+// TestKilledWithAHangingStart: a child that hangs before its program has what the dead
+// daemon had, its lock and its socket too, and is no obstacle.
+func TestKilledWithAHangingStart(t *testing.T) {
+	testenv.Need(t, testenv.Root())
+	d := startDaemon(t, "entries: {a: {command: sleep 100000, delay: 50}, b: {command: sleep 100000}}\n", options{})
+	if d.state().Daemon.Containment != "cgroup2" {
+		t.Skip("needs a cgroup v2 tree")
+	}
+	for range often(1, 1, 5) {
+		ids := d.identities(d.running("b", 1).entry("b"))
+		pid := d.running("a", 1).process("a", 0).PID
+		slot, err := filepath.Glob(filepath.Join(string(d.in), "sentryd.test.*", "a:0"))
+		if err != nil || len(slot) != 1 {
+			t.Fatal(slot, err)
+		}
+		d.kill(pid, unix.SIGKILL)
+		d.await("the end is seen", func(s *state) bool { return s.process("a", 0).State != "running" })
+		// Not looked at again for a second, since it was empty a moment ago.
+		cgroup(slot[0]).write(t, "cgroup.freeze", "1")
+		d.await("a start hangs", func(s *state) bool { return s.process("a", 0).State == "starting" })
+		d.die()
+		_, took := d.rise(options{})
+		t.Logf("up again after %v", took)
+		cgroup(slot[0]).write(t, "cgroup.freeze", "0")
+		d.same(ids, d.running("a", 1).entry("b"))
+	}
+	d.stop()
+}
+
 // TestSocketIsTakenBack: a listening socket of which only a child knew is the next
 // daemon's again.
 func TestSocketIsTakenBack(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/sentryd/sentryd/pkg/config"
+	"github.com/sentryd/sentryd/pkg/spawn"
 	"github.com/sentryd/sentryd/pkg/state"
 	"github.com/sentryd/sentryd/pkg/supervisor"
 )
@@ -19,6 +20,7 @@ type adopted struct {
 	journal *state.Journal      // nil if there can be none
 	remains *supervisor.Remains // nil after a re-exec
 	search  supervisor.Search
+	ended   int   // children of the dead daemon that had its lock
 	broken  error // why the configuration could not be read, if the last good one is used
 }
 
@@ -42,6 +44,18 @@ func (d *daemon) nameOf(cfg *config.Config) (string, error) {
 	return config.NameOf(d.config)
 }
 
+// endUnexeced ends children of a dead daemon that hang before they have come to
+// their program: they still have what it had, its lock too. Whoever holds it meanwhile
+// has a living parent, so that nobody's children are ended but those of the dead.
+func (d *daemon) endUnexeced(dir string) {
+	args := os.Args
+	if left, err := state.ReadJournal(dir); err == nil && left != nil && left.Daemon != nil && len(left.Daemon.Args) > 0 {
+		args = left.Daemon.Args
+	}
+	// What came of it is seen by the lock, and find says what is left.
+	d.ended, _ = spawn.EndUnexeced(args, lockPatience)
+}
+
 // find looks for what an earlier daemon left. This one has the lock.
 func (d *daemon) find(name, dir string) {
 	recovered, err := state.ReadJournal(dir)
@@ -53,6 +67,9 @@ func (d *daemon) find(name, dir string) {
 	}
 	d.search = supervisor.Search{Name: name, Cgroups: d.cgroupsOf(), Output: filepath.Join(dir, logDir)}
 	d.remains = supervisor.Find(d.search, recovered, err)
+	if d.ended > 0 {
+		d.remains.Notes = append(d.remains.Notes, fmt.Sprintf("Ended %d children of the dead daemon that still had its lock.", d.ended))
+	}
 }
 
 // goodConfig is the configuration to go by: the last good one where processes are

@@ -32,6 +32,9 @@ const spawners = 3
 // later, in a host whose pids are used up.
 const spareThreads = 24
 
+// lockPatience is how long a child of a dead daemon may take to give up its lock.
+const lockPatience = 5 * time.Second
+
 // daemonOptions is what the command line says about a daemon.
 type daemonOptions struct {
 	config     string // path of the configuration file
@@ -179,6 +182,10 @@ func (d *daemon) directory(name string, inherited *state.Inherited) (string, err
 		}
 	} else {
 		d.lock, holder, err = state.Lock(path)
+	}
+	if errors.Is(err, state.ErrLocked) && holder > 0 && state.Dead(holder) {
+		d.endUnexeced(dir)
+		d.lock, holder, err = state.AwaitLock(path, lockPatience)
 	}
 	if errors.Is(err, state.ErrLocked) {
 		return "", fmt.Errorf("%s is running already (PID: %d, %s)", name, holder, path)

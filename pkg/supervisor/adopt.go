@@ -89,6 +89,7 @@ func Adopt(o Options, in Search, r *Remains, broken error) (*Supervisor, error) 
 		s.decide(fsm.Reissue{})
 	}
 	s.act()
+	s.keepAll(&a.snap)
 	s.publishFirst()
 	return s, nil
 }
@@ -242,6 +243,10 @@ func (a *adoption) settle(now fsm.Instant, wall int64) {
 
 // settleLive looks for a process that lived when the daemon died.
 func (a *adoption) settleLive(id fsm.ID, now fsm.Instant, wall int64) {
+	if st, ended := a.ended[id]; ended {
+		a.settleEnded(id, status(st), now, wall)
+		return
+	}
 	p := a.known[id]
 	// With an identity that is gone, who has its environment is a descendant.
 	written := a.processes[id]
@@ -254,14 +259,17 @@ func (a *adoption) settleLive(id fsm.ID, now fsm.Instant, wall int64) {
 		a.live[id] = p
 		return
 	}
+	a.settleEnded(id, fsm.Status{Reason: fsm.ReasonUnknown}, now, wall)
+}
+
+// settleEnded says that a process ended while no daemon was there.
+func (a *adoption) settleEnded(id fsm.ID, how fsm.Status, now fsm.Instant, wall int64) {
 	a.lost++
 	left := populated(a.place(id).Cgroup)
 	if left {
 		a.trees = append(a.trees, id)
 	}
-	a.events = append(a.events, fsm.Exited{
-		ID: id, At: now, Wall: wall, Status: fsm.Status{Reason: fsm.ReasonUnknown}, TreeEmpty: !left,
-	})
+	a.events = append(a.events, fsm.Exited{ID: id, At: now, Wall: wall, Status: how, TreeEmpty: !left})
 }
 
 // settleTree looks for what was left of a tree when the daemon died.
@@ -409,6 +417,13 @@ func (s *Supervisor) takeBackSockets(a *adoption) {
 			Cookie: x.Cookie, Dev: x.Dev, Ino: x.Ino,
 		}
 		err := fmt.Errorf("no process has it")
+		if fd, ok := a.Kept.Sockets[x.Cookie]; ok {
+			r.FD = fd
+			if err = s.Sockets.Inherit(r); err == nil {
+				delete(a.Kept.Sockets, x.Cookie)
+				continue
+			}
+		}
 		for id, p := range a.live {
 			l := s.launchers[id.Entry]
 			if l == nil || !slices.ContainsFunc(l.sockets, func(q passedSocket) bool {

@@ -119,6 +119,9 @@ func (s *Supervisor) exec(next *config.Config, serving []Socket) error {
 		return fmt.Errorf("encode the output: %w", err)
 	}
 	saved.Output = output
+	if s.Keeper != nil {
+		saved.Kept = s.Keeper.Names()
+	}
 	var files []state.File
 	for _, p := range pipes.FIFOs {
 		if p.FD < 0 {
@@ -231,6 +234,7 @@ func Resume(o Options, saved *state.Daemon, files map[string]int) (*Supervisor, 
 	s.step(fsm.Configure{Entries: machineEntries(o.Config), Restart: restart})
 	s.paused = false
 	s.reissue(pendingStarts(snap))
+	s.keepAll(&snap)
 	s.tellDaemon(view.EventReloaded, "")
 	s.publishFirst()
 	return s, nil

@@ -26,7 +26,7 @@ import (
 	"github.com/sentryd/sentryd/pkg/view"
 )
 
-// Options are what a Supervisor is made of. All but Journal, Cgroups, Controllers,
+// Options are what a Supervisor is made of. All but Journal, Keeper, Cgroups, Controllers,
 // Moderation and Missing are required.
 type Options struct {
 	Identity Identity
@@ -52,6 +52,8 @@ type Options struct {
 	// Journal is where the state is written down before it is acted on; nil if
 	// it cannot be.
 	Journal Journal
+	// Keeper keeps descriptors while no daemon is there; nil if nobody does.
+	Keeper Keeper
 	// Cgroups is where each slot has a cgroup; nil where there can be none.
 	Cgroups Cgroups
 	// Controllers are those that limit what is in Cgroups, sorted.
@@ -114,9 +116,10 @@ type Supervisor struct {
 	startedAt fsm.Instant // when a start was first asked for after that
 	unstarted []*child    // starts that pkg/spawn was not asked for yet, in order
 
-	scribe  scribe
-	descent *descent
-	heirs   map[fsm.ID]*heir // found for the exits that are being handled
+	scribe    scribe
+	keptNames keptNames
+	descent   *descent
+	heirs     map[fsm.ID]*heir // found for the exits that are being handled
 
 	history  history
 	begun    map[string]int  // children of an entry that pkg/spawn knows
@@ -146,6 +149,7 @@ type child struct {
 	cgroup    string          // that it was started in, "" if none
 	identity  *spawn.Identity // nil if it has none
 	survivor  bool            // a daemon that died since started it
+	kept      string          // its name with the Keeper, "" if it has none
 }
 
 // request is a function to be run by the owner goroutine.
