@@ -384,11 +384,8 @@ func reloadChurn(d *daemon) { d.signal(unix.SIGHUP) }
 // TestKilledWithAHangingStart: a child that hangs before its program has what the dead
 // daemon had, its lock and its socket too, and is no obstacle.
 func TestKilledWithAHangingStart(t *testing.T) {
-	testenv.Need(t, testenv.Root())
+	testenv.Need(t, testenv.Root(), testenv.Cgroup2())
 	d := startDaemon(t, "entries: {a: {command: sleep 100000, delay: 50}, b: {command: sleep 100000}}\n", options{})
-	if d.state().Daemon.Containment != "cgroup2" {
-		t.Skip("needs a cgroup v2 tree")
-	}
 	for range often(1, 1, 5) {
 		ids := d.identities(d.running("b", 1).entry("b"))
 		pid := d.running("a", 1).process("a", 0).PID

@@ -65,7 +65,7 @@ func (d *daemon) find(name, dir string) {
 	if real, err := filepath.EvalSymlinks(dir); err == nil {
 		dir = real // as /proc shows it
 	}
-	d.search = supervisor.Search{Name: name, Cgroups: d.cgroupsOf(), Output: filepath.Join(dir, logDir)}
+	d.search = supervisor.Search{Name: name, Cgroups: d.cgroupsOf(), Output: filepath.Join(dir, logDir), Kept: d.left}
 	d.remains = supervisor.Find(d.search, recovered, err)
 	if d.ended > 0 {
 		d.remains.Notes = append(d.remains.Notes, fmt.Sprintf("Ended %d children of the dead daemon that still had its lock.", d.ended))

@@ -59,6 +59,7 @@ type daemon struct {
 	serving *serving
 	sup     *supervisor.Supervisor
 	adopted // what an earlier daemon left
+	keeping // what a service manager keeps
 	stop    chan struct{}
 }
 
@@ -69,6 +70,7 @@ func runDaemon(o daemonOptions, sig *signals) error {
 }
 
 func (d *daemon) run() (err error) {
+	d.inheritKept()
 	// Beside reading the state: nobody is answered until both are done.
 	made := make(chan error, 1)
 	go func() {
@@ -112,6 +114,7 @@ func (d *daemon) run() (err error) {
 	if err := d.open(cfg, dir, saved, pipes, inherited, made); err != nil {
 		return err
 	}
+	d.openStore(saved)
 	log := d.output.Logger()
 	if inheritErr != nil {
 		log.Error("not all of the former image's state could be read", "error", inheritErr)
@@ -119,6 +122,7 @@ func (d *daemon) run() (err error) {
 	if err := d.supervise(cfg, dir, saved, inherited); err != nil {
 		return err
 	}
+	d.settleKept()
 	if inherited != nil {
 		inherited.Close()
 	}
@@ -266,7 +270,7 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 		Environ: childEnviron(os.Environ()), Processes: d.pool, Output: d.output, Sockets: sockets.NewSet(), Witness: d.witness,
 		Forks:   cfg.ProcConnector.Enabled && cfg.ProcConnector.Events == config.EventsAll,
 		Serving: d.serving, Handover: d, Log: log,
-		Journal: d.journalOf(), Cgroups: d.cgroupsOf(), Controllers: d.controllers, Containment: d.kind, Missing: append(lacks, missing()...),
+		Journal: d.journalOf(), Keeper: d.keeper(), Cgroups: d.cgroupsOf(), Controllers: d.controllers, Containment: d.kind, Missing: append(lacks, missing()...),
 		Clock: supervisor.Clock{Now: monotonic(), Wall: time.Now}, Moderation: time.Millisecond,
 	}
 	if saved == nil {
@@ -302,6 +306,7 @@ func (d *daemon) serve() error {
 	go d.obey()
 	go d.answer()
 	go d.reload()
+	d.sayReady()
 	outcome := d.sup.Run()
 	close(d.stop)
 	d.witness.Close()
@@ -316,6 +321,9 @@ func (d *daemon) serve() error {
 	d.output.Close(time.Second)
 	if outcome == supervisor.Finished {
 		d.pool.Close()
+	}
+	if d.store != nil {
+		d.store.Close()
 	}
 	os.Remove(d.lock.Name())
 	return nil
@@ -415,7 +423,7 @@ func childEnviron(environ []string) []string {
 	return slices.DeleteFunc(slices.Clone(environ), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
 		switch name {
-		case "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES":
+		case "NOTIFY_SOCKET", "FDSTORE", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES":
 			return true
 		}
 		return false

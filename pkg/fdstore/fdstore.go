@@ -10,9 +10,9 @@
 package fdstore
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -34,7 +34,8 @@ const patience = 5 * time.Second
 // Store sends descriptors to the service manager. Its methods never wait for it, and
 // are safe for concurrent use; one goroutine does the sending, in order.
 type Store struct {
-	conn   *net.UnixConn
+	to     *unix.SockaddrUnix
+	socket *os.File
 	max    int
 	failed func(error)
 	done   chan struct{}
@@ -72,14 +73,15 @@ type Options struct {
 
 // New returns a Store that sends to the manager.
 func New(o Options) (*Store, error) {
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: o.Socket, Net: "unixgram"})
+	to := &unix.SockaddrUnix{Name: o.Socket} // x/sys knows what an @ means
+	socket, err := connect(to)
 	if err != nil {
-		return nil, fmt.Errorf("notify socket: %w", err)
+		return nil, err
 	}
-	s := &Store{conn: conn, max: min(o.Max, MaxKept), failed: o.Failed, done: make(chan struct{}), kept: make(map[string]bool)}
+	s := &Store{to: to, socket: socket, max: min(o.Max, MaxKept), failed: o.Failed, done: make(chan struct{}), kept: make(map[string]bool)}
 	s.wake = sync.NewCond(&s.mu)
 	for _, name := range o.Kept {
-		if ours(name) {
+		if _, _, ok := parse(name); ok {
 			s.kept[name] = false
 		}
 	}
@@ -173,15 +175,6 @@ func (s *Store) Notify(text string) {
 	}
 }
 
-// Flush waits until everything is sent, or was refused.
-func (s *Store) Flush() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for len(s.queue) > 0 {
-		s.wake.Wait()
-	}
-}
-
 // Close sends what is left, for as long as the manager takes it, and ends.
 func (s *Store) Close() {
 	s.mu.Lock()
@@ -189,7 +182,7 @@ func (s *Store) Close() {
 	s.wake.Broadcast()
 	s.mu.Unlock()
 	<-s.done
-	s.conn.Close()
+	s.socket.Close()
 }
 
 // put queues m. mu is held.
@@ -223,12 +216,26 @@ func (s *Store) run() {
 		}
 		refused = err != nil
 		s.mu.Lock()
-		if err != nil && m.fd >= 0 {
-			delete(s.kept, m.name)
+		n := 1
+		if err != nil {
+			n = len(s.queue) // it would be the same for all of them
 		}
-		s.queue = s.queue[1:]
-		s.wake.Broadcast()
+		s.drop(n, err != nil)
 	}
+}
+
+// drop takes the first n messages off the queue. mu is held.
+func (s *Store) drop(n int, refused bool) {
+	for _, m := range s.queue[:n] {
+		if m.fd >= 0 {
+			unix.Close(m.fd)
+		}
+		if refused {
+			delete(s.kept, m.name) // nobody knows: when it comes again it is sent again
+		}
+	}
+	s.queue = s.queue[n:]
+	s.wake.Broadcast()
 }
 
 // send sends one message.
@@ -236,21 +243,63 @@ func (s *Store) send(m message) error {
 	if m.text == "" {
 		return nil
 	}
-	var rights []byte
-	if m.fd >= 0 {
-		rights = unix.UnixRights(m.fd)
+	err := s.write(m)
+	if errors.Is(err, unix.ECONNREFUSED) { // the manager may have another socket by now
+		socket, err2 := connect(s.to)
+		if err2 != nil {
+			return err2
+		}
+		s.socket.Close()
+		s.socket = socket
+		err = s.write(m)
 	}
-	_ = s.conn.SetWriteDeadline(time.Now().Add(patience))
-	if _, _, err := s.conn.WriteMsgUnix([]byte(m.text), rights, nil); err != nil {
+	if err != nil {
 		return fmt.Errorf("notify socket: the service manager was not told: %w", err)
 	}
 	return nil
 }
 
+// write is one sendmsg(2), which waits in Go's poller for room in the queue.
+func (s *Store) write(m message) error {
+	var rights []byte
+	if m.fd >= 0 {
+		rights = unix.UnixRights(m.fd)
+	}
+	if err := s.socket.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	conn, err := s.socket.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	err = conn.Write(func(fd uintptr) bool {
+		sent = unix.Sendmsg(int(fd), []byte(m.text), rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		return sent != unix.EAGAIN
+	})
+	return cmp.Or(err, sent)
+}
+
+// connect returns a socket that is connected to the manager's: without that, nobody
+// would say when its queue has room.
+func connect(to *unix.SockaddrUnix) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("notify socket: %w", err)
+	}
+	if err := unix.Connect(fd, to); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("notify socket %s: %w", to.Name, err)
+	}
+	return os.NewFile(uintptr(fd), "notify"), nil
+}
+
 // A Kept is a descriptor that the manager passed.
 type Kept struct {
-	FD   int
-	Name string
+	FD     int
+	Name   string
+	Kind   Kind
+	Number uint64 // that the kernel gave to what it is of
 }
 
 // Inherit returns what the manager kept and passed to this process, and removes the
@@ -270,8 +319,11 @@ func Inherit() []Kept {
 	for i := range n {
 		fd := firstFD + i
 		unix.CloseOnExec(fd)
-		if i < len(all) && ours(all[i]) && NameOf(fd) == all[i] {
-			kept = append(kept, Kept{fd, all[i]})
+		if i >= len(all) {
+			continue
+		}
+		if kind, number, ok := parse(all[i]); ok && NameOf(fd) == all[i] {
+			kept = append(kept, Kept{fd, all[i], kind, number})
 		}
 	}
 	return kept
