@@ -207,6 +207,8 @@ func TestDamagedJournal(t *testing.T) {
 		"empty":     func([]byte) []byte { return []byte{} },
 		"garbage":   func([]byte) []byte { return []byte(strings.Repeat("garbage\n", 1000)) },
 		"truncated": func(b []byte) []byte { return b[:from.Intn(len(b))] },
+		"newer":     newerJournal,
+		"rebooted":  otherBoot,
 		"flipped":   func(b []byte) []byte { b[from.Intn(len(b))] ^= 1 << from.Intn(8); return b },
 	}
 	for name, hurt := range damage {

@@ -20,8 +20,10 @@ type adopted struct {
 	journal *state.Journal      // nil if there can be none
 	remains *supervisor.Remains // nil after a re-exec
 	search  supervisor.Search
-	ended   int   // children of the dead daemon that had its lock
-	broken  error // why the configuration could not be read, if the last good one is used
+	// otherBoot says so if the journal is of a boot that is over.
+	otherBoot error
+	ended     int   // children of the dead daemon that had its lock
+	broken    error // why the configuration could not be read, if the last good one is used
 }
 
 // leftSomething reports whether there may be something to take over, although the
@@ -60,7 +62,7 @@ func (d *daemon) endUnexeced(dir string) {
 func (d *daemon) find(name, dir string) {
 	recovered, err := state.ReadJournal(dir)
 	if errors.Is(err, state.ErrOtherBoot) {
-		err = nil // nothing of it lives
+		d.otherBoot, err = err, nil // nothing of it lives
 	}
 	if real, err := filepath.EvalSymlinks(dir); err == nil {
 		dir = real // as /proc shows it
@@ -124,6 +126,9 @@ func (d *daemon) begin(o supervisor.Options) error {
 	log := d.output.Logger()
 	if d.remains.Problem != nil {
 		log.Error("the journal of the daemon before this one cannot be read, or not all of it", "error", d.remains.Problem)
+	}
+	if d.otherBoot != nil {
+		log.Info("nothing that the journal names lives; entries start afresh", "why", d.otherBoot)
 	}
 	for _, note := range d.remains.Notes {
 		log.Warn(note)
