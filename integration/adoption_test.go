@@ -206,6 +206,8 @@ func TestDamagedJournal(t *testing.T) {
 		"empty":     func([]byte) []byte { return []byte{} },
 		"garbage":   func([]byte) []byte { return []byte(strings.Repeat("garbage\n", 1000)) },
 		"truncated": func(b []byte) []byte { return b[:from.Intn(len(b))] },
+		"newer":     newerJournal,
+		"rebooted":  otherBoot,
 		"flipped":   func(b []byte) []byte { b[from.Intn(len(b))] ^= 1 << from.Intn(8); return b },
 	}
 	for name, hurt := range damage {
@@ -243,7 +245,7 @@ func churn(t *testing.T, slots int) (bell *bell, entry string) {
 	bell = newBell(t)
 	dir := t.TempDir()
 	program := script(t, fmt.Sprintf(`
-old=$(cat %[1]s/$SENTRYD_SLOT 2>/dev/null)
+{ read -r old < %[1]s/$SENTRYD_SLOT; } 2>/dev/null
 [ -n "$old" ] && [ "$old" != $$ ] && [ -e /proc/$old ] && [ "$(tr '\0' '\n' </proc/$old/environ 2>/dev/null | grep -cx SENTRYD_SLOT=$SENTRYD_SLOT)" = 1 ] && echo "doubled slot=$SENTRYD_SLOT $old and $$" > %[2]s
 echo $$ > %[1]s/$SENTRYD_SLOT
 sleep 0.0$(( ($SENTRYD_INCARNATION * 3 + $SENTRYD_SLOT) %% 7 + 1 ))
@@ -281,8 +283,9 @@ func (d *daemon) checkChurn(bell *bell, slots int, steady map[int]string) {
 }
 
 func TestKilledAtRandomMoments(t *testing.T) {
-	const slots, kept = 8, 10
+	const slots, kept = 16, 10
 	bell, entry := churn(t, slots)
+	began := time.Now()
 	d := startDaemon(t, "entries:\n"+entry+fmt.Sprintf("  steady: {command: sleep 100000, count: %d}\n", kept), options{})
 	ids := d.identities(d.running("steady", kept).entry("steady"))
 	from := rand.New(rand.NewSource(seed(t)))
@@ -303,7 +306,8 @@ func TestKilledAtRandomMoments(t *testing.T) {
 		d.rise(options{})
 	}
 	d.checkChurn(bell, slots, ids)
-	t.Logf("%d SIGKILLs over %d starts", times, d.state().entry("churn").Starts)
+	starts := d.state().entry("churn").Starts
+	t.Logf("%d SIGKILLs over %d starts, %.0f a second", times, starts, float64(starts)/time.Since(began).Seconds())
 	d.stop()
 }
 
@@ -372,6 +376,32 @@ func stopChurn(d *daemon) {
 
 func scaleChurn(d *daemon)  { d.ctl("scale", "churn=6") }
 func reloadChurn(d *daemon) { d.signal(unix.SIGHUP) }
+
+// TestKilledWithAHangingStart: a child that hangs before its program has what the dead
+// daemon had, its lock and its socket too, and is no obstacle.
+func TestKilledWithAHangingStart(t *testing.T) {
+	testenv.Need(t, testenv.Root(), testenv.Cgroup2())
+	d := startDaemon(t, "entries: {a: {command: sleep 100000, delay: 50}, b: {command: sleep 100000}}\n", options{})
+	for range often(1, 1, 5) {
+		ids := d.identities(d.running("b", 1).entry("b"))
+		pid := d.running("a", 1).process("a", 0).PID
+		slot, err := filepath.Glob(filepath.Join(string(d.in), "sentryd.test.*", "a:0"))
+		if err != nil || len(slot) != 1 {
+			t.Fatal(slot, err)
+		}
+		d.kill(pid, unix.SIGKILL)
+		d.await("the end is seen", func(s *state) bool { return s.process("a", 0).State != "running" })
+		// Not looked at again for a second, since it was empty a moment ago.
+		cgroup(slot[0]).write(t, "cgroup.freeze", "1")
+		d.await("a start hangs", func(s *state) bool { return s.process("a", 0).State == "starting" })
+		d.die()
+		_, took := d.rise(options{})
+		t.Logf("up again after %v", took)
+		cgroup(slot[0]).write(t, "cgroup.freeze", "0")
+		d.same(ids, d.running("a", 1).entry("b"))
+	}
+	d.stop()
+}
 
 // TestSocketIsTakenBack: a listening socket of which only a child knew is the next
 // daemon's again.

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // What the tests read of GET /v1/state, written down anew: a field that is
@@ -271,8 +273,14 @@ func (d *daemon) listening(deadline time.Time) {
 	for d.client.version == 0 {
 		c, err := net.Dial("unix", socket)
 		if err == nil {
+			// A child of a dead daemon that has not come to its program yet may
+			// still have that one's socket.
+			whose := listenerPID(d.t, c)
 			c.Close()
-			return
+			if whose == d.pid {
+				return
+			}
+			err = fmt.Errorf("process %d listens", whose)
 		}
 		if time.Now().After(deadline) {
 			d.t.Fatalf("nobody listens after %v: %v\n%s", patience, err, d)
@@ -283,6 +291,24 @@ func (d *daemon) listening(deadline time.Time) {
 			d.t.Fatalf("the daemon ended at once: %v\n%s", d.err, d)
 		}
 	}
+}
+
+// listenerPID is the process that made the socket to which a connection was made.
+func listenerPID(t *testing.T, c net.Conn) (pid int) {
+	t.Helper()
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = raw.Control(func(fd uintptr) {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(cred.Pid)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
 }
 
 // settled waits until each slot of an entry runs or rests.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -44,6 +45,7 @@ type options struct {
 	as     *syscall.Credential // the user to run as
 	dir    string              // where everything lives, if not in a new directory
 	in     cgroup              // to be started in, if not in a new one
+	files  []*os.File          // passed from descriptor 3 on
 }
 
 // A daemon is a running sentryd with directories, a process and a mark of its
@@ -146,8 +148,8 @@ func (d *daemon) start(o options) {
 	d.t.Helper()
 	d.out, d.log = newTranscript(d.t, d.run), newTranscript(d.t, d.run)
 	cmd := exec.Command(d.bin, append([]string{"start", "-c", d.configPath()}, o.args...)...)
-	cmd.Dir, cmd.Env = d.dir, d.env
-	cmd.Stdout, cmd.Stderr = d.out, d.log
+	cmd.Dir, cmd.Env = d.dir, append(slices.Clip(d.env), o.env...)
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = d.out, d.log, o.files
 	if o.stdout != nil {
 		cmd.Stdout = o.stdout
 	}

@@ -51,6 +51,7 @@ func importTable() []row {
 		{pkg: "pkg/state", what: "saves state and hands it through execve", modules: []string{"golang.org/x/sys"}, bans: leafBans},
 		{pkg: "pkg/config", what: "turns YAML into a checked configuration", modules: []string{"gopkg.in/yaml.v3", "github.com/kballard/go-shellquote"}, bans: leafBans},
 		{pkg: "pkg/logs", what: "carries children's output", modules: []string{"golang.org/x/sys"}, bans: leafBans},
+		{pkg: "pkg/fdstore", what: "has a service manager keep descriptors while a daemon is dead", modules: []string{"golang.org/x/sys"}, bans: leafBans},
 		{pkg: "pkg/sockets", what: "opens and keeps the sockets that children are started with", modules: []string{"golang.org/x/sys"}, bans: leafBans},
 		{pkg: "pkg/procinfo", what: "reads CPU, memory and descriptors of processes", modules: []string{"github.com/prometheus/procfs"}, bans: leafBans},
 		{pkg: "pkg/peer", what: "says which uid is at the other end", modules: []string{"github.com/mdlayher/netlink", "golang.org/x/sys"}, bans: leafBans},
@@ -88,6 +89,7 @@ var unsafeUsers = map[string]string{
 	"pkg/spawn":      "clone3, the child's steps up to exec, waitid with rusage",
 	"pkg/procevents": "recvmmsg, SO_MEMINFO",
 	"pkg/peer":       "SO_PEERGROUPS",
+	"pkg/logs":       "words in mapped memory that are written with one instruction",
 	"pkg/state":      "rt_sigaction, to ignore SIGHUP over execve without a word to os/signal",
 	"bench/…":        "a page shared with the children, futex, waitid",
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/sentryd/sentryd/pkg/config"
+	"github.com/sentryd/sentryd/pkg/spawn"
 	"github.com/sentryd/sentryd/pkg/state"
 	"github.com/sentryd/sentryd/pkg/supervisor"
 )
@@ -19,7 +20,10 @@ type adopted struct {
 	journal *state.Journal      // nil if there can be none
 	remains *supervisor.Remains // nil after a re-exec
 	search  supervisor.Search
-	broken  error // why the configuration could not be read, if the last good one is used
+	// otherBoot says so if the journal is of a boot that is over.
+	otherBoot error
+	ended     int   // children of the dead daemon that had its lock
+	broken    error // why the configuration could not be read, if the last good one is used
 }
 
 // leftSomething reports whether there may be something to take over, although the
@@ -42,17 +46,32 @@ func (d *daemon) nameOf(cfg *config.Config) (string, error) {
 	return config.NameOf(d.config)
 }
 
+// endUnexeced ends children of a dead daemon that hang before they have come to
+// their program: they still have what it had, its lock too. Whoever holds it meanwhile
+// has a living parent, so that nobody's children are ended but those of the dead.
+func (d *daemon) endUnexeced(dir string) {
+	args := os.Args
+	if left, err := state.ReadJournal(dir); err == nil && left != nil && left.Daemon != nil && len(left.Daemon.Args) > 0 {
+		args = left.Daemon.Args
+	}
+	// What came of it is seen by the lock, and find says what is left.
+	d.ended, _ = spawn.EndUnexeced(args, lockPatience)
+}
+
 // find looks for what an earlier daemon left. This one has the lock.
 func (d *daemon) find(name, dir string) {
 	recovered, err := state.ReadJournal(dir)
 	if errors.Is(err, state.ErrOtherBoot) {
-		err = nil // nothing of it lives
+		d.otherBoot, err = err, nil // nothing of it lives
 	}
 	if real, err := filepath.EvalSymlinks(dir); err == nil {
 		dir = real // as /proc shows it
 	}
-	d.search = supervisor.Search{Name: name, Cgroups: d.cgroupsOf(), Output: filepath.Join(dir, logDir)}
+	d.search = supervisor.Search{Name: name, Cgroups: d.cgroupsOf(), Output: filepath.Join(dir, logDir), Kept: d.left}
 	d.remains = supervisor.Find(d.search, recovered, err)
+	if d.ended > 0 {
+		d.remains.Notes = append(d.remains.Notes, fmt.Sprintf("Ended %d children of the dead daemon that still had its lock.", d.ended))
+	}
 }
 
 // goodConfig is the configuration to go by: the last good one where processes are
@@ -108,6 +127,9 @@ func (d *daemon) begin(o supervisor.Options) error {
 	if d.remains.Problem != nil {
 		log.Error("the journal of the daemon before this one cannot be read, or not all of it", "error", d.remains.Problem)
 	}
+	if d.otherBoot != nil {
+		log.Info("nothing that the journal names lives; entries start afresh", "why", d.otherBoot)
+	}
 	for _, note := range d.remains.Notes {
 		log.Warn(note)
 	}
@@ -116,9 +138,14 @@ func (d *daemon) begin(o supervisor.Options) error {
 	}
 	if d.remains.None() {
 		d.sup = supervisor.New(o)
-		return nil
+	} else {
+		var err error
+		if d.sup, err = supervisor.Adopt(o, d.search, d.remains, d.broken); err != nil {
+			return err
+		}
 	}
-	var err error
-	d.sup, err = supervisor.Adopt(o, d.search, d.remains, d.broken)
-	return err
+	if err := d.output.Sweep(); err != nil {
+		log.Warn("what nobody writes to any more is left behind", "error", err)
+	}
+	return nil
 }

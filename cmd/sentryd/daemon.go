@@ -32,6 +32,9 @@ const spawners = 3
 // later, in a host whose pids are used up.
 const spareThreads = 24
 
+// lockPatience is how long a child of a dead daemon may take to give up its lock.
+const lockPatience = 5 * time.Second
+
 // daemonOptions is what the command line says about a daemon.
 type daemonOptions struct {
 	config     string // path of the configuration file
@@ -58,6 +61,7 @@ type daemon struct {
 	serving *serving
 	sup     *supervisor.Supervisor
 	adopted // what an earlier daemon left
+	keeping // what a service manager keeps
 	stop    chan struct{}
 }
 
@@ -68,6 +72,7 @@ func runDaemon(o daemonOptions, sig *signals) error {
 }
 
 func (d *daemon) run() (err error) {
+	d.inheritKept()
 	// Beside reading the state: nobody is answered until both are done.
 	d.pooled = make(chan struct{})
 	go func() {
@@ -110,6 +115,7 @@ func (d *daemon) run() (err error) {
 	if err := d.open(cfg, dir, saved, pipes, inherited); err != nil {
 		return err
 	}
+	d.openStore(saved)
 	log := d.output.Logger()
 	if inheritErr != nil {
 		log.Error("not all of the former image's state could be read", "error", inheritErr)
@@ -117,6 +123,7 @@ func (d *daemon) run() (err error) {
 	if err := d.supervise(cfg, dir, saved, inherited); err != nil {
 		return err
 	}
+	d.settleKept()
 	if inherited != nil {
 		inherited.Close()
 	}
@@ -180,6 +187,10 @@ func (d *daemon) directory(name string, inherited *state.Inherited) (string, err
 		}
 	} else {
 		d.lock, holder, err = state.Lock(path)
+	}
+	if errors.Is(err, state.ErrLocked) && holder > 0 && state.Dead(holder) {
+		d.endUnexeced(dir)
+		d.lock, holder, err = state.AwaitLock(path, lockPatience)
 	}
 	if errors.Is(err, state.ErrLocked) {
 		return "", fmt.Errorf("%s is running already (PID: %d, %s)", name, holder, path)
@@ -249,6 +260,9 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 		started = time.Unix(0, saved.StartedWall)
 	}
 	lacks := append(d.lacking, d.openJournal(dir)...)
+	if err := d.output.Volatile(); err != nil {
+		lacks = append(lacks, fmt.Sprintf("Output is not kept in a file (%v): what is read and not yet printed is lost if this daemon is killed.", err))
+	}
 	o := supervisor.Options{
 		Identity: supervisor.Identity{
 			Name: cfg.Name, PID: os.Getpid(), Version: d.version, StartedAt: started, Config: cfg.Path,
@@ -258,7 +272,7 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 		Environ: childEnviron(os.Environ()), Processes: d.pool, Output: d.output, Sockets: sockets.NewSet(), Witness: d.witness,
 		Forks:   cfg.ProcConnector.Enabled && cfg.ProcConnector.Events == config.EventsAll,
 		Serving: d.serving, Handover: d, Log: log,
-		Journal: d.journalOf(), Cgroups: d.cgroupsOf(), Controllers: d.controllers, Containment: d.kind, Missing: append(lacks, missing()...),
+		Journal: d.journalOf(), Keeper: d.keeper(), Cgroups: d.cgroupsOf(), Controllers: d.controllers, Containment: d.kind, Missing: append(lacks, missing()...),
 		Clock: supervisor.Clock{Now: monotonic(), Wall: time.Now}, Moderation: time.Millisecond,
 	}
 	if saved == nil {
@@ -294,6 +308,7 @@ func (d *daemon) serve() error {
 	go d.obey()
 	go d.answer()
 	go d.reload()
+	d.sayReady()
 	outcome := d.sup.Run()
 	close(d.stop)
 	d.witness.Close()
@@ -308,6 +323,9 @@ func (d *daemon) serve() error {
 	d.output.Close(time.Second)
 	if outcome == supervisor.Finished {
 		d.pool.Close()
+	}
+	if d.store != nil {
+		d.store.Close()
 	}
 	os.Remove(d.lock.Name())
 	return nil
@@ -407,7 +425,7 @@ func childEnviron(environ []string) []string {
 	return slices.DeleteFunc(slices.Clone(environ), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
 		switch name {
-		case "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES":
+		case "NOTIFY_SOCKET", "FDSTORE", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES":
 			return true
 		}
 		return false

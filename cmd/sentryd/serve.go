@@ -54,6 +54,7 @@ func newServing(d *daemon, cfg *config.Config, dir string, inherited *state.Inhe
 	s.listeners = api.NewListeners(log, func() {
 		<-s.started // an address may become free while children are taken over
 		s.sup.ListenersChanged()
+		d.keepListeners()
 	})
 	for _, name := range names(inherited) {
 		rest, ok := strings.CutPrefix(name, listenerPrefix)
@@ -63,6 +64,13 @@ func newServing(d *daemon, cfg *config.Config, dir string, inherited *state.Inhe
 		fd, _ := inherited.Take(name)
 		if err := s.listeners.Inherit(rest, fd); err != nil {
 			log.Error("a listening socket was not taken over", "error", err)
+		}
+	}
+	for _, address := range cfg.HTTP.Listen {
+		if fd, ok := d.takeListener(address); ok {
+			if err := s.listeners.Inherit(api.HTTPPrefix+address, fd); err != nil {
+				log.Error("a listening socket was not taken over", "error", err)
+			}
 		}
 	}
 	if err := s.listeners.Control(filepath.Join(dir, controlSocket)); err != nil {

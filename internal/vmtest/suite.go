@@ -42,6 +42,7 @@ func suites() []suite {
 			{tests: "TestHandovers|TestStuckReader", why: "a pause gives a reader 50 ms, in which an emulated processor may come to nothing"},
 		}},
 		{pkg: "pkg/sockets"},
+		{pkg: "pkg/fdstore"},
 		{pkg: "pkg/peer"},
 		{pkg: "pkg/procinfo"},
 		{pkg: "integration", skip: []omission{

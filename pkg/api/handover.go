@@ -19,7 +19,8 @@ type ListenerFile struct {
 
 // Prefixes of the names of a ListenerFile.
 const (
-	tcpPrefix     = "http:"
+	// HTTPPrefix is before a TCP address as it is configured.
+	HTTPPrefix    = "http:"
 	controlPrefix = "control:"
 )
 
@@ -39,7 +40,7 @@ func (l *Listeners) Inherit(name string, fd int) error {
 	}
 	_, isUnix := ln.(*net.UnixListener)
 	_, isTCP := ln.(*net.TCPListener)
-	if !(isUnix && strings.HasPrefix(name, controlPrefix)) && !(isTCP && strings.HasPrefix(name, tcpPrefix)) {
+	if !(isUnix && strings.HasPrefix(name, controlPrefix)) && !(isTCP && strings.HasPrefix(name, HTTPPrefix)) {
 		ln.Close()
 		return fmt.Errorf("inherit listener %s: it is a socket of another kind", name)
 	}
@@ -67,7 +68,7 @@ func (l *Listeners) Reserve(addresses []string) (release func(), err error) {
 	var reserved []*listener
 	var errs []error
 	for _, address := range addresses {
-		name := tcpPrefix + address
+		name := HTTPPrefix + address
 		same := func(it *listener) bool { return it.name == name }
 		if slices.ContainsFunc(l.list, same) || slices.ContainsFunc(reserved, same) {
 			continue

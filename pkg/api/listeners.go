@@ -84,7 +84,7 @@ func (l *Listeners) TCP(addresses []string) {
 	old := l.list
 	l.list = slices.Clone(old[:l.controls()])
 	for _, address := range addresses {
-		name := tcpPrefix + address
+		name := HTTPPrefix + address
 		if slices.ContainsFunc(l.list, func(it *listener) bool { return it.name == name }) {
 			continue
 		}

@@ -4,7 +4,9 @@ package logs
 // was not if the output would have had to wait.
 func (r *reader) commands() bool {
 	if r.next == len(r.batch) {
-		r.recover()    // of what was refused behind this batch
+		if !r.recover() { // of what was refused behind this batch
+			return false
+		}
 		clear(r.batch) // let go of the strings
 		var refused uint64
 		r.batch, r.stale, refused = r.o.queue.take(r.batch)
@@ -24,29 +26,30 @@ func (r *reader) commands() bool {
 			}
 		}
 	}
-	r.recover()
-	return true
+	return r.recover()
 }
 
-// recover applies what the queue refused, and says what was lost.
-func (r *reader) recover() {
-	for _, f := range r.stale {
+// recover applies what the queue refused, and says what was lost. It returns false,
+// to be called again, if the output would have had to wait.
+func (r *reader) recover() bool {
+	for ; len(r.stale) > 0; r.stale = r.stale[1:] {
+		f := r.stale[0]
 		f.mu.Lock()
 		pid, incarnation, hold := f.wantPID, f.wantInc, f.wantHold
 		f.stale = false
 		f.mu.Unlock()
-		if !f.label.is(pid, incarnation) {
-			r.endLine(f)
+		if !f.label.is(pid, incarnation) && !r.endLine(f) {
+			return false
 		}
 		r.relabel(f, pid, incarnation)
 		f.held = hold
 		r.push(f)
 	}
-	r.stale = nil
 	if r.refused > 0 {
 		r.say("lines of its own while its output was stuck", r.refused, nil)
 		r.refused = 0
 	}
+	return true
 }
 
 // command carries out c. It returns false, to be called again with c later, if
@@ -67,35 +70,28 @@ func (r *reader) command(c *command) bool {
 			return false
 		}
 	}
+	same := (c.verb == verbBegin || c.verb == verbLabel) && f.label.is(c.rec.PID, c.rec.Incarnation)
+	if !same && !r.endLine(f) {
+		return false
+	}
 	switch c.verb {
 	case verbHold:
-		r.endLine(f)
 		f.held = true
-	case verbBegin, verbLabel:
-		r.begin(f, c)
+	case verbBegin:
+		r.own(c)
+		fallthrough
+	case verbLabel:
+		r.relabel(f, c.rec.PID, c.rec.Incarnation)
+		f.held = false
 	case verbEnd:
-		r.endLine(f)
 		r.own(c)
 		f.held = false
 	case verbRemove:
-		r.endLine(f)
 		f.close(r.o.epfd)
 	}
 	f.settled()
 	r.push(f)
 	return true
-}
-
-// begin goes over to the incarnation of c.
-func (r *reader) begin(f *fifo, c *command) {
-	if !f.label.is(c.rec.PID, c.rec.Incarnation) {
-		r.endLine(f)
-	}
-	if c.verb == verbBegin {
-		r.own(c)
-	}
-	r.relabel(f, c.rec.PID, c.rec.Incarnation)
-	f.held = false
 }
 
 // own prints the record of c, if it says anything.
@@ -123,16 +119,12 @@ func (r *reader) drain(f *fifo, mark uint64) bool {
 		if missing == 0 || r.absorbing && r.out.waiting() > maxQueuedBytes {
 			return true
 		}
-		n := f.read(r.buf[:min(missing, readSize)], true)
+		n, _ := r.fill(f, int(min(missing, readSize)), true)
 		if n == 0 {
 			return true // the child has read its own output
 		}
-		r.feed(f, r.buf[:n])
-		if r.out.waiting() >= flushSize {
-			r.flush(r.out)
-			if r.out.blocked {
-				return false
-			}
+		if !r.split() {
+			return false
 		}
 	}
 }

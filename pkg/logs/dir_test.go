@@ -235,7 +235,7 @@ func TestSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, _ := filepath.Glob(h.dir + "/*")
-	if d := cmp.Diff([]string{file, h.Path(k), other}, got); d != "" {
+	if d := cmp.Diff([]string{filepath.Join(h.dir, backlogFile), file, h.Path(k), other}, got); d != "" {
 		t.Error(d)
 	}
 }

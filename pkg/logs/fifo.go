@@ -31,43 +31,63 @@ type fifo struct {
 	stale    bool
 
 	// The rest belongs to the reader goroutine.
-	split splitter
-	label label
-	held  bool // read nothing: a start is under way and its pid not yet known
-	ready bool // in Output.ready
+	partial []byte   // the beginning of a line, unless it is in the chunk
+	blocks  []uint32 // where the backlog keeps it
+	label   label
+	held    bool // read nothing: a start is under way and its pid not yet known
+	ready   bool // in Output.ready
 }
 
 // position returns how much was written into the FIFO until now, counted as
 // consumed is. mu is held.
 func (f *fifo) position() uint64 {
-	n, err := unix.IoctlGetInt(f.fd, unix.TIOCINQ) // FIONREAD
-	if err != nil || n < 0 {
-		return f.consumed
-	}
-	return f.consumed + uint64(n)
+	return f.consumed + uint64(f.waiting())
 }
 
-// read reads what is there, up to len(p), without waiting. It returns 0 when
-// the FIFO is empty, closed, or must not be read before the queue was worked
-// off.
-func (f *fifo) read(p []byte, evenIfPending bool) int {
+// read puts what is there behind the first have bytes of chunk, up to limit, without
+// waiting, and reports whether there is more. It reads nothing when the FIFO is
+// closed, or must not be read before the queue was worked off.
+//
+// No more is asked for than is there, so that a read happens as a whole or not at
+// all, and the backlog knows afterwards how much it was. The FIFO must be read
+// until it is empty: a writer that fills one that was not does not wake anybody.
+func (f *fifo) read(b *backlog, chunk []byte, have, limit int, evenIfPending bool) (n int, more bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fd < 0 || f.pending > 0 && !evenIfPending {
-		return 0
+		return 0, false
 	}
+	there := f.waiting()
+	want := min(there, limit, len(chunk)-have)
+	if want <= 0 {
+		return 0, false
+	}
+	b.reading(f, have, want)
 	for {
-		n, err := unix.Read(f.fd, p)
+		var err error
+		n, err = unix.Read(f.fd, chunk[have:have+want])
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil || n <= 0 {
-			return 0
+			b.unread()
+			return 0, false // the child has read its own output
 		}
-		f.consumed += uint64(n)
-		f.counts.bytes.Add(uint64(n))
-		return n
+		break
 	}
+	b.took(f, have+n)
+	f.consumed += uint64(n)
+	f.counts.bytes.Add(uint64(n))
+	return n, there > want || f.waiting() > 0
+}
+
+// waiting returns how much there is to read. mu is held.
+func (f *fifo) waiting() int {
+	n, err := unix.IoctlGetInt(f.fd, unix.TIOCINQ) // FIONREAD
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // missing returns how many bytes are yet to be read before mark.

@@ -3,6 +3,8 @@ package logs
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,11 +24,12 @@ type Handover struct {
 // HandoverFIFO is one FIFO in a Handover.
 type HandoverFIFO struct {
 	Key         Key
-	FD          int // close-on-exec is set: clear it before execve
+	FD          int // close-on-exec is set: clear it before execve; -1: there is none
 	PID         int
 	Incarnation uint64
-	Held        bool   // between Hold and Begin
-	Partial     []byte // the beginning of a line
+	Held        bool // between Hold and Begin
+	// Partial is what was read and is not printed: the beginning of a line, mostly.
+	Partial []byte
 }
 
 // pauseGrace is how long Pause goes on writing. A healthy output takes all
@@ -113,7 +116,7 @@ func (r *reader) absorb() {
 	r.absorbing, r.out.blocked = true, false
 	defer func() { r.absorbing = false }()
 	for {
-		r.commands()
+		r.work()
 		if r.next == len(r.batch) && r.o.queue.empty() {
 			break
 		}
@@ -140,6 +143,9 @@ func (o *Output) handover() *Handover {
 		}
 		h.FIFOs = append(h.FIFOs, f.handover())
 	}
+	for _, f := range o.orphans {
+		h.FIFOs = append(h.FIFOs, f.handover())
+	}
 	return h
 }
 
@@ -147,7 +153,7 @@ func (f *fifo) handover() HandoverFIFO {
 	return HandoverFIFO{
 		Key: f.key, FD: f.fd,
 		PID: f.label.pid, Incarnation: f.label.incarnation, Held: f.held,
-		Partial: append([]byte(nil), f.split.partial...),
+		Partial: append([]byte(nil), f.partial...),
 	}
 }
 
@@ -156,6 +162,7 @@ func (f *fifo) handover() HandoverFIFO {
 func (o *Output) restore(h *Handover) {
 	o.dropped.Store(h.Dropped)
 	o.reader.out.buf = append(o.reader.out.buf, h.Out...)
+	o.reader.out.commit()
 	o.reader.err.buf = append(o.reader.err.buf, h.Err...)
 	for name, c := range h.Entries {
 		counts := o.counts(name)
@@ -169,34 +176,61 @@ func (o *Output) restore(h *Handover) {
 	}
 }
 
-// restoreFIFO takes over one FIFO. mu is held.
+// restoreFIFO takes over one FIFO. What was read of it goes on if it cannot be. mu is
+// held.
 func (o *Output) restoreFIFO(h *HandoverFIFO) error {
 	if err := h.Key.valid(); err != nil {
 		return err
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(h.FD, &st); err != nil {
-		return fmt.Errorf("descriptor %d: %w", h.FD, err)
+	f, err := o.inherit(h)
+	if f == nil {
+		if len(h.Partial) == 0 {
+			return err
+		}
+		f = o.orphan(h.Key)
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFIFO {
-		return fmt.Errorf("descriptor %d: is a %s, not a FIFO", h.FD, fileType(st.Mode))
-	}
-	unix.CloseOnExec(h.FD)
-	f, err := o.adopt(h.Key, h.FD)
-	if err != nil {
-		return err
-	}
-	f.wantPID, f.wantInc, f.wantHold = h.PID, h.Incarnation, h.Held
-	f.held = h.Held
+	f.wantPID, f.wantInc = h.PID, h.Incarnation
+	f.held = h.Held && f.fd >= 0
+	f.wantHold = f.held
 	f.label = o.reader.format.label(h.Key, h.PID, h.Incarnation)
-	f.split.partial = h.Partial
-	return nil
+	f.partial = h.Partial
+	if keepErr := o.reader.backlog.keep(f, f.partial); keepErr != nil {
+		o.logger.Warn("what was read of a log pipe is lost if this daemon is killed before the end of the line", "entry", h.Key.Entry, "slot", h.Key.Slot, "error", keepErr)
+	}
+	if len(f.partial) > 0 {
+		o.reader.unfed = append(o.reader.unfed, f)
+	}
+	return err
 }
 
-// Close carries out what was asked for, ends partial lines, and writes what
-// there is for up to timeout. The error says that not all was written. FIFOs
-// stay where they are, with what is in them, for the next daemon. Records
-// printed later are dropped.
+// inherit takes over a descriptor. It returns nil if there is none. mu is held.
+func (o *Output) inherit(h *HandoverFIFO) (*fifo, error) {
+	if h.FD < 0 {
+		return nil, nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(h.FD, &st); err != nil {
+		return nil, fmt.Errorf("descriptor %d: %w", h.FD, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return nil, fmt.Errorf("descriptor %d: is a %s, not a FIFO", h.FD, fileType(st.Mode))
+	}
+	unix.CloseOnExec(h.FD)
+	return o.adopt(h.Key, h.FD, h.PID, h.Incarnation)
+}
+
+// orphan is what was read of a FIFO that is not open: it goes on when it is, and
+// ends with Sweep otherwise. mu is held.
+func (o *Output) orphan(k Key) *fifo {
+	f := o.newFIFO(k)
+	o.orphans = append(o.orphans, f)
+	return f
+}
+
+// Close carries out what was asked for, and writes what there is for up to timeout.
+// The error says that not all was written. FIFOs stay where they are, with what is
+// in them, for the next daemon, and so do the beginnings of lines, and what was not
+// written. Records printed later are dropped.
 func (o *Output) Close(timeout time.Duration) error {
 	o.life.Lock()
 	defer o.life.Unlock()
@@ -218,17 +252,23 @@ func (o *Output) Close(timeout time.Duration) error {
 	}
 	o.setState(closed)
 	r.absorb()
-	for _, f := range o.byID {
-		r.endLine(f)
-	}
 	r.deadline = deadline
 	r.finish()
 	left := r.out.waiting() + r.err.waiting()
+	if r.out.waiting() == 0 && !o.halfway() {
+		removeBacklog(o.dir)
+	}
 	o.closeAll()
 	if left > 0 {
 		return fmt.Errorf("logs: %d bytes of output were not written in %v", left, timeout)
 	}
 	return nil
+}
+
+// halfway reports whether a line has begun and not ended.
+func (o *Output) halfway() bool {
+	some := func(f *fifo) bool { return len(f.partial) > 0 }
+	return slices.ContainsFunc(o.orphans, some) || slices.ContainsFunc(slices.Collect(maps.Values(o.byID)), some)
 }
 
 // closeAll closes every descriptor.
@@ -239,6 +279,7 @@ func (o *Output) closeAll() {
 	if o.reader != nil {
 		o.reader.out.close()
 		o.reader.err.close()
+		o.reader.backlog.close()
 	}
 	o.queue.close()
 	if o.poller != nil {

@@ -10,71 +10,25 @@ import (
 // passed on in one piece.
 const maxLine = 64 << 10
 
-// splitter cuts a stream into lines. Its zero value is ready to use. It keeps
-// at most maxLine+1 bytes.
-type splitter struct {
-	partial []byte
-}
-
-// feed hands each complete line of p, without its end, to emit, and keeps the
-// rest for later. A line that is too long is handed over in pieces, cut
-// between characters. The slices are valid during the call of emit only.
-func (s *splitter) feed(p []byte, emit func([]byte)) {
-	for {
-		i := bytes.IndexByte(p, '\n')
-		if i < 0 {
-			break
+// nextLine returns the line that text begins with, without its end, and how much of
+// text that is; nothing when the line may go on. The first from bytes have no
+// newline. A line that is too long comes in pieces, cut between characters. last
+// says that nothing comes behind text, so that what is left there is a line, too.
+func nextLine(text []byte, from int, last bool) (line []byte, used int) {
+	if i := bytes.IndexByte(text[from:], '\n'); i >= 0 {
+		line, used = bytes.TrimSuffix(text[:from+i], []byte{'\r'}), from+i+1
+	} else if len(text) > maxLine+1 || last {
+		// One byte more than a line is waited for: it may be the CR of a CRLF.
+		line, used = bytes.TrimSuffix(text, []byte{'\r'}), len(text)
+		if len(text) > maxLine+1 {
+			line = text
 		}
-		line := p[:i]
-		p = p[i+1:]
-		if len(s.partial) > 0 {
-			s.partial = append(s.partial, line...)
-			line = s.partial
-		}
-		line = bytes.TrimSuffix(line, []byte{'\r'})
-		for len(line) > maxLine {
-			n := cut(line, maxLine)
-			emit(line[:n])
-			line = line[n:]
-		}
-		emit(line)
-		s.reset()
 	}
-	// One byte more than a line is kept: it may be the CR of a CRLF.
-	for len(s.partial)+len(p) > maxLine+1 {
-		take := min(len(p), maxLine+1-len(s.partial))
-		s.partial = append(s.partial, p[:take]...)
-		p = p[take:]
-		n := cut(s.partial, maxLine)
-		emit(s.partial[:n])
-		s.partial = append(s.partial[:0], s.partial[n:]...)
-	}
-	s.partial = append(s.partial, p...)
-}
-
-// end hands over a line that has no end yet, if there is one.
-func (s *splitter) end(emit func([]byte)) {
-	if len(s.partial) == 0 {
-		return
-	}
-	line := bytes.TrimSuffix(s.partial, []byte{'\r'})
-	for len(line) > maxLine {
+	if len(line) > maxLine {
 		n := cut(line, maxLine)
-		emit(line[:n])
-		line = line[n:]
+		return line[:n], n
 	}
-	emit(line)
-	s.reset()
-}
-
-// reset forgets the kept bytes, and gives back the memory of a long line so
-// that ten thousand children which once wrote one do not hold it for ever.
-func (s *splitter) reset() {
-	if cap(s.partial) > 1<<10 {
-		s.partial = nil
-		return
-	}
-	s.partial = s.partial[:0]
+	return line, used
 }
 
 // cut returns the largest length up to n at which b can be cut without

@@ -32,8 +32,20 @@
 // about itself, never one about another; the other formats tell them apart by
 // the attribute "stream".
 //
-// What is read is in the daemon's memory until it is written: a SIGKILL loses
-// that much, at most some lines, though never what is still in the FIFO.
+// # After a death
+//
+// What is read and not yet written is in memory that is mapped from a file beside
+// the FIFOs, backlog, and so are the beginnings of lines that wait for their end. A
+// process that is ended by SIGKILL leaves it as it was at that instruction, and New
+// goes on from there: a line is printed once, and whole. The one thing that nobody
+// sees is how far a write(2) came during which the process was killed. A regular
+// file shows it; of a pipe, a socket or a terminal the lines of that write are
+// printed again, 64 KiB as a rule: rather twice than not at all. A file to which
+// others append too is no better. None of this costs a system call, but FIONREAD
+// around a read, and for a regular file one before a write.
+//
+// The file takes 1.3 MiB, on tmpfs, ext4 or xfs, where a page that was allocated can
+// always be written to. Elsewhere it is ordinary memory, and [Output.Volatile] says so.
 //
 // # Bounds
 //
@@ -105,9 +117,12 @@ func (k Key) String() string {
 // two keys never share a file.
 func (k Key) file() string { return fmt.Sprintf("%s:%d.%s", k.Entry, k.Slot, k.Stream) }
 
+// maxEntry is the longest name of an entry that has a FIFO.
+const maxEntry = 128
+
 // valid refuses what could leave the directory or stand for another key.
 func (k Key) valid() error {
-	if k.Entry == "" || k.Entry[0] == '.' || strings.ContainsAny(k.Entry, "/:\x00") || k.Slot < 0 || k.Stream > Stderr {
+	if k.Entry == "" || len(k.Entry) > maxEntry || k.Entry[0] == '.' || strings.ContainsAny(k.Entry, "/:\x00") || k.Slot < 0 || k.Stream > Stderr {
 		return fmt.Errorf("log pipe of %q slot %d: not a name of a slot", k.Entry, k.Slot)
 	}
 	return nil

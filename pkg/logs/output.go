@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"regexp"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,17 +42,20 @@ type Output struct {
 	queue  queue
 	epfd   int
 	poller *poller // waits for epfd
+	boot   string
 
 	dropped atomic.Uint64
 
 	life sync.Mutex // serialises Pause, Resume and Close; taken before mu
 
-	mu      sync.Mutex // may be held when fifo.mu is taken, never the other way round
-	byKey   map[Key]*fifo
-	byID    map[uint64]*fifo
-	nextID  uint64
-	entries map[string]*counts
-	state   lifecycle
+	mu       sync.Mutex // may be held when fifo.mu is taken, never the other way round
+	byKey    map[Key]*fifo
+	byID     map[uint64]*fifo
+	nextID   uint64
+	orphans  []*fifo // that are not open, and of which something was read
+	entries  map[string]*counts
+	state    lifecycle
+	volatile error
 
 	reader *reader
 }
@@ -72,8 +76,10 @@ var (
 )
 
 // New opens the directory and starts reading. With a Handover, which is the
-// Output's from then on, it goes on where the image before stopped: a FIFO that cannot be taken over is reported
-// through Logger, and Add makes it anew.
+// Output's from then on, it goes on where the image before stopped: a FIFO that
+// cannot be taken over is reported through Logger, and Add makes it anew. Without
+// one it goes on where a daemon stopped that died, with what that had read and not
+// written.
 func New(o Options) (*Output, error) {
 	if o.Out == nil {
 		return nil, errors.New("logs: no output")
@@ -99,6 +105,14 @@ func New(o Options) (*Output, error) {
 		return nil, err
 	}
 	if o.Handover == nil {
+		found, err := recoverBacklog(dir, out.boot, o.Out)
+		if err != nil {
+			out.logger.Warn("what the daemon before had read and not printed is lost", "error", err)
+		}
+		if found != nil {
+			out.restore(found)
+		}
+		out.publish()
 		out.reader.start()
 		return out, nil
 	}
@@ -109,6 +123,7 @@ func New(o Options) (*Output, error) {
 	go func() {
 		defer out.life.Unlock()
 		out.restore(o.Handover)
+		out.publish()
 		out.mu.Unlock()
 		out.reader.start()
 	}()
@@ -136,8 +151,26 @@ func (o *Output) open(opt Options) error {
 		format = Logfmt
 	}
 	o.logger = slog.New(newHandler(format, o.diag, opt.Level))
-	o.reader = newReader(o, newSink(opt.Out), newSink(opt.Err), newFormatter(opt.Format, opt.Color))
+	o.boot = bootID()
+	o.reader = newReader(o, newSink(opt.Out), newSink(opt.Err), newFormatter(opt.Format, opt.Color), newBacklog(o.dir, o.boot))
 	return nil
+}
+
+// publish has a daemon that is started after the death of this one find what it has
+// in hand. From here on what a daemon before left is not looked at again.
+func (o *Output) publish() {
+	if err := o.reader.backlog.publish(o.dir); err != nil {
+		o.volatile = err
+		o.logger.Warn("what is read and not yet printed is lost if this daemon is killed", "error", err)
+	}
+}
+
+// Volatile says why what was read and is not yet printed would be lost if this
+// process were killed; nil when it would not.
+func (o *Output) Volatile() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.volatile
 }
 
 // Logger returns a logger for the daemon's diagnostics. In the Seed format its
@@ -167,6 +200,29 @@ const recheck = time.Second
 // and makes it anew if it does not. The error names the path.
 func (o *Output) Add(k Key) error { return o.AddFor(k, os.Geteuid()) }
 
+// Adopt is Add for a process that is there already, or was: what it wrote meanwhile,
+// and what it will, comes under its pid. The FIFO is whose it is.
+func (o *Output) Adopt(k Key, pid int, incarnation uint64) error {
+	if err := k.valid(); err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.state == closed {
+		return errClosed
+	}
+	f := o.byKey[k]
+	if f == nil {
+		var err error
+		if f, err = o.openFor(k, os.Geteuid(), pid, incarnation); err != nil {
+			return err
+		}
+	}
+	o.send(f, command{verb: verbLabel, rec: Record{Key: k, PID: pid, Incarnation: incarnation}})
+	o.queue.flush()
+	return nil
+}
+
 // AddFor is Add for a child that runs as the user uid, and owns the FIFO. One
 // of another user is replaced, after what is in it was read: a process of
 // his may still hold it open, and must not read or write what is the new
@@ -193,48 +249,77 @@ func (o *Output) AddFor(k Key, uid int) error {
 	}
 	if f == nil || f.uid == uid {
 		var err error
-		if f, err = o.openFor(k, uid); err != nil || f.uid == uid {
+		if f, err = o.openFor(k, uid, 0, 0); err != nil || f.uid == uid {
 			return err
 		}
 	}
 	o.dir.remove(k.file())
-	_, err := o.openFor(k, uid)
+	_, err := o.openFor(k, uid, 0, 0)
 	return err
 }
 
 // openFor opens the FIFO that stands at its path, or makes one. mu is held.
-func (o *Output) openFor(k Key, uid int) (*fifo, error) {
+func (o *Output) openFor(k Key, uid, pid int, incarnation uint64) (*fifo, error) {
 	fd, err := o.dir.open(k.file(), uid)
 	if err != nil {
 		return nil, err
 	}
-	return o.adopt(k, fd)
+	return o.adopt(k, fd, pid, incarnation)
 }
 
-// adopt puts an open FIFO among those that are read, and closes fd if it cannot. One that was read under the same key is read on, since a child may
-// still write to it. mu is held.
-func (o *Output) adopt(k Key, fd int) (*fifo, error) {
+// adopt puts an open FIFO among those that are read, and closes fd if it cannot. One
+// that was read under the same key is read on, since a child may still write to it.
+// mu is held.
+func (o *Output) adopt(k Key, fd, pid int, incarnation uint64) (*fifo, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		unix.Close(fd)
 		return nil, &fs.PathError{Op: "stat", Path: o.dir.name(k.file()), Err: err}
 	}
-	f := &fifo{
-		key: k, path: o.dir.name(k.file()), id: o.nextID, fd: fd, uid: int(st.Uid),
-		counts: o.counts(k.Entry), old: o.byKey[k], checked: time.Now(),
+	f := o.claim(k)
+	claimed := f != nil
+	if !claimed {
+		f = o.newFIFO(k)
+		f.label = o.reader.format.label(k, pid, incarnation)
+		f.wantPID, f.wantInc = pid, incarnation
 	}
-	f.label = o.reader.format.label(k, 0, 0)
 	if err := epollAdd(o.epfd, fd, f.id, unix.EPOLLIN|unix.EPOLLET); err != nil {
 		unix.Close(fd)
+		if claimed {
+			o.orphans = append(o.orphans, f)
+		}
 		return nil, fmt.Errorf("%s: epoll_ctl: %w", f.path, err)
 	}
-	o.nextID++
+	// The reader waits for mu before it looks which FIFO an event is about.
+	f.mu.Lock()
+	f.fd = fd
+	f.mu.Unlock()
+	f.uid, f.old, f.checked = int(st.Uid), o.byKey[k], time.Now()
 	o.byKey[k], o.byID[f.id] = f, f
 	if f.old != nil && f.old.old != nil {
 		o.drop(f.old.old)
 		f.old.old = nil
 	}
 	return f, nil
+}
+
+// newFIFO returns one that is not open. mu is held.
+func (o *Output) newFIFO(k Key) *fifo {
+	f := &fifo{key: k, path: o.dir.name(k.file()), id: o.nextID, fd: -1, counts: o.counts(k.Entry)}
+	o.nextID++
+	return f
+}
+
+// claim returns the orphan of that key, if there is one: it belongs to the reader
+// goroutine, and goes on. mu is held.
+func (o *Output) claim(k Key) *fifo {
+	for i := len(o.orphans) - 1; i >= 0; i-- {
+		if f := o.orphans[i]; f.key == k {
+			o.orphans = slices.Delete(o.orphans, i, i+1)
+			return f
+		}
+	}
+	return nil
 }
 
 // Remove prints what was written to the FIFO of k until now, ends a partial
@@ -254,8 +339,9 @@ func (o *Output) Remove(k Key) {
 	o.drop(f)
 }
 
-// Sweep unlinks the FIFOs of slots that are not read: what a daemon left that
-// was killed, once all that it ran has been adopted.
+// Sweep unlinks the FIFOs of slots that are not read, and ends lines of which nobody
+// will write the rest: what a daemon left that was killed, once all that it ran has
+// been adopted.
 func (o *Output) Sweep() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -267,6 +353,13 @@ func (o *Output) Sweep() error {
 	for k := range o.byKey {
 		read[k.file()] = true
 	}
+	for _, f := range o.orphans {
+		f.mu.Lock()
+		f.pending++
+		f.mu.Unlock()
+		o.queue.put(command{verb: verbRemove, fifo: f})
+	}
+	o.orphans = nil
 	for _, name := range names {
 		if !read[name] && fifoName.MatchString(name) {
 			o.dir.remove(name)

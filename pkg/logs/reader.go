@@ -37,15 +37,16 @@ type reader struct {
 	out, err *sink
 	format   *formatter
 	events   []unix.EpollEvent
-	buf      []byte
 	ready    []*fifo // that may have something to read, in the order of their turns
 	batch    []command
 	next     int // index in batch of the command to carry out
 	stale    []*fifo
 	refused  uint64 // lines that the queue refused, not yet said
 	now      time.Time
-	emit     func([]byte) // prints a line of the FIFO called current
-	current  *fifo
+	backlog  *backlog
+	chunk    chunk
+	unfed    []*fifo // of which whole lines may be kept
+	unkept   bool    // it was said that not all is kept
 
 	stop      chan struct{} // closed to ask for the end of run; see halt
 	deadline  time.Time     // set before stop is closed: how long to go on writing
@@ -53,19 +54,15 @@ type reader struct {
 	absorbing bool          // gather in memory, write nothing; see absorb
 }
 
-func newReader(o *Output, out, err *sink, format *formatter) *reader {
-	r := &reader{
+func newReader(o *Output, out, err *sink, format *formatter, b *backlog) *reader {
+	out.hold(b)
+	return &reader{
 		o: o, out: out, err: err, format: format,
-		events: make([]unix.EpollEvent, 256),
-		buf:    make([]byte, readSize),
-		now:    time.Now(),
+		events:  make([]unix.EpollEvent, 256),
+		backlog: b,
+		chunk:   chunk{room: b.chunk()},
+		now:     time.Now(),
 	}
-	// Made once: a closure for each read would be an allocation for each.
-	r.emit = func(line []byte) {
-		r.current.counts.lines.Add(1)
-		r.out.buf = r.format.line(r.out.buf, &r.current.label, r.now, line)
-	}
-	return r
 }
 
 // start lets run begin.
@@ -177,8 +174,19 @@ func (r *reader) write() bool {
 	r.err.buf = r.o.diag.take(r.err.buf, r.err.waiting())
 	r.flush(r.err)
 	r.flush(r.out)
-	done := !r.out.blocked && r.commands()
+	done := !r.out.blocked && r.work()
 	return done && !r.out.blocked
+}
+
+// work goes on with what is in hand and with what is queued, and reports whether
+// all of it was done; it was not if the output would have had to wait.
+func (r *reader) work() bool {
+	for r.split() && len(r.unfed) > 0 {
+		f := r.unfed[0]
+		r.unfed = r.unfed[1:]
+		r.reprint(f, false)
+	}
+	return r.chunk.fifo == nil && r.commands()
 }
 
 // children reads from those FIFOs that have something, one after the other.
@@ -191,32 +199,19 @@ func (r *reader) children() {
 		if f.held {
 			continue // the command that ends it pushes it
 		}
-		n := f.read(r.buf, false)
-		taken += n
-		r.feed(f, r.buf[:n])
-		// A read that was not filled has emptied the FIFO, and the next write
-		// into it is an event. One that returned nothing may have been put off
-		// until the commands in the queue are carried out; they push it.
-		if n == len(r.buf) {
+		// One that was empty now wakes us when it is written to. One that returned
+		// nothing may have been put off until the commands in the queue are carried
+		// out; they push it.
+		n, more := r.fill(f, readSize, false)
+		if taken += n; more {
 			r.push(f)
 		}
+		r.split()
 		if r.out.waiting() >= flushSize {
 			r.flush(r.out)
 		}
 	}
 	r.ready = slices.Delete(r.ready, 0, i)
-}
-
-// feed prints the lines that p completes.
-func (r *reader) feed(f *fifo, p []byte) {
-	r.current = f
-	f.split.feed(p, r.emit)
-}
-
-// endLine prints a line of f that has no end yet.
-func (r *reader) endLine(f *fifo) {
-	r.current = f
-	f.split.end(r.emit)
 }
 
 // finish carries out what is queued and writes what is left, until the

@@ -16,13 +16,18 @@ type sink struct {
 	sock bool // use MSG_DONTWAIT
 	poll bool // fd may wait: ask poll(2) first and write no more than is sure to fit
 
-	buf     []byte
-	off     int    // bytes of buf already written
-	blocked bool   // the last write would have waited
-	watched bool   // in the epoll set
-	torn    bool   // what was written last is a part of a line whose rest was dropped
-	lost    uint64 // lines dropped since writing last worked
-	why     error  // why they were dropped
+	buf      []byte
+	off      int  // bytes of buf already written
+	file     bool // a regular file, and which
+	dev, ino uint64
+	appends  bool     // with O_APPEND
+	backlog  *backlog // where buf is, as long as it is not longer than that; or nil
+	done     int      // how much of the chunk is in buf
+	blocked  bool     // the last write would have waited
+	watched  bool     // in the epoll set
+	torn     bool     // what was written last is a part of a line whose rest was dropped
+	lost     uint64   // lines dropped since writing last worked
+	why      error    // why they were dropped
 }
 
 // pipeBuf is how much a pipe that polls writable takes without waiting.
@@ -61,6 +66,10 @@ func (s *sink) open(fd int) {
 		}
 		s.poll = true
 	}
+	s.file = st.Mode&unix.S_IFMT == unix.S_IFREG
+	s.dev, s.ino = uint64(st.Dev), st.Ino
+	flags, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	s.appends = flags&unix.O_APPEND != 0
 	// The offset and O_APPEND of a regular file are shared on purpose.
 	if own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3); err == nil {
 		s.fd = own
@@ -88,9 +97,50 @@ func (s *sink) unwritten() []byte {
 	return append(b, s.buf[s.off:]...)
 }
 
+// hold has buf in a backlog from now on.
+func (s *sink) hold(b *backlog) { s.backlog, s.buf = b, b.lines() }
+
+// fits reports whether a line of n bytes has room in the backlog, however it has to
+// be written.
+func (s *sink) fits(n int) bool { return linesSize-len(s.buf) >= worstLine+worstByte*n }
+
+const (
+	worstByte = 5       // a byte that is escaped twice: \\x00
+	worstLine = 2 << 10 // all that is not the line itself
+)
+
+// inBacklog reports whether buf is there: a line of the daemon's own may be longer
+// than that.
+func (s *sink) inBacklog() bool { return s.backlog != nil && cap(s.buf) == linesSize }
+
+// commit has the backlog hold what buf is now, and the chunk no more what is in buf.
+func (s *sink) commit() {
+	if s.inBacklog() {
+		s.backlog.progress(len(s.buf), s.done)
+	}
+}
+
+// finish ends the chunk.
+func (s *sink) finish() {
+	s.done = 0
+	if s.backlog != nil {
+		s.backlog.unread()
+		s.commit()
+	}
+}
+
+// written notes that n bytes more are written.
+func (s *sink) written(n int) {
+	s.off += n
+	if s.backlog != nil {
+		s.backlog.wrote(s.off)
+	}
+}
+
 // flush writes what waits, until it is done or would have to wait (blocked),
 // or drops it when writing fails. It returns the number of lines dropped.
 func (s *sink) flush() (dropped uint64) {
+	s.commit()
 	s.blocked = false
 	if s.torn && s.waiting() > 0 {
 		// End the piece that a failure left behind, so that it does not run
@@ -101,11 +151,12 @@ func (s *sink) flush() (dropped uint64) {
 		s.torn = false
 	}
 	for s.waiting() > 0 {
+		s.note()
 		n, err := s.write(s.buf[s.off:])
 		if err != nil {
 			return s.stop(err)
 		}
-		s.off += n
+		s.written(n)
 	}
 	s.reset()
 	return 0
@@ -135,8 +186,30 @@ func (s *sink) stop(err error) (dropped uint64) {
 	return dropped
 }
 
+// note has the backlog know where in a file the next write begins, so that after a
+// death in the middle of it can be seen how far it came.
+func (s *sink) note() {
+	if s.backlog == nil || !s.file {
+		return
+	}
+	pos, err := unix.Seek(s.fd, 0, unix.SEEK_CUR)
+	if s.appends {
+		var st unix.Stat_t
+		err = unix.Fstat(s.fd, &st)
+		pos = st.Size
+	}
+	if err == nil {
+		s.backlog.writing(s.dev, s.ino, pos, s.off)
+	}
+}
+
 // reset empties the buffer and gives a large one back.
 func (s *sink) reset() {
+	if s.backlog != nil {
+		s.buf, s.off = s.backlog.lines(), 0
+		s.backlog.emptied(s.done)
+		return
+	}
 	if cap(s.buf) > 1<<20 {
 		s.buf = nil
 	}

@@ -32,6 +32,8 @@ type Daemon struct {
 	// Cgroups is the directory in which the slots' cgroups are.
 	Cgroups string   `json:"cgroups,omitempty"`
 	Sockets []Socket `json:"sockets,omitempty"` // of entries
+	// Kept are the names of the descriptors that the service manager keeps.
+	Kept []string `json:"kept,omitempty"`
 	// Settled: of the starts that are pending none has happened, nor will.
 	Settled  bool     `json:"settled,omitempty"`
 	Counters Counters `json:"counters"`

@@ -58,8 +58,10 @@ func (i *Inherited) Close() error {
 // removes [Environ] from the environment, sets close-on-exec on every
 // descriptor from 3 on and closes the one the state was in.
 //
-// With an error the first result is still what could be read: Saved is nil
-// when the state was unreadable, and a descriptor that is closed, or is not
+// With an error the first result is still what could be read. Saved is nil
+// when the state was unreadable: then all that the image before left open is
+// closed, since nobody can tell what it is, and a lock would go with any of it.
+// A descriptor that is closed, or is not
 // what its name says, is missing and left alone. An image that gets an error
 // goes on, as children may be running.
 func Inherit() (*Inherited, error) {
@@ -72,16 +74,17 @@ func Inherit() (*Inherited, error) {
 	}
 	fd, err := strconv.Atoi(val)
 	if err != nil || fd < 3 {
-		return &Inherited{}, fmt.Errorf("inherit state: %s=%q is no descriptor", Environ, val)
+		err = fmt.Errorf("%s=%q is no descriptor", Environ, val)
+		return &Inherited{}, fmt.Errorf("inherit state: %w", errors.Join(err, closeNameless()))
 	}
+	saved, err := ReadState(fd)
+	if err != nil {
+		return &Inherited{}, fmt.Errorf("inherit state: %w", errors.Join(err, closeNameless()))
+	}
+	unix.Close(fd)
 	// 5.11+. Before, the named ones are set below, one by one; only when the
 	// state is unreadable would the others then reach children.
 	marked := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) == nil
-	saved, err := ReadState(fd)
-	if err != nil {
-		return &Inherited{}, fmt.Errorf("inherit state: %w", err)
-	}
-	unix.Close(fd)
 
 	inh := &Inherited{Saved: saved, files: make(map[string]int, len(saved.Files))}
 	var errs []error
@@ -97,6 +100,25 @@ func Inherit() (*Inherited, error) {
 		inh.files[f.Name] = f.FD
 	}
 	return inh, errors.Join(errs...)
+}
+
+// closeNameless closes what the image before left open: what has outlived execve is
+// not close-on-exec, and all that this program opens is.
+func closeNameless() error {
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, name := range list {
+		fd, err := strconv.Atoi(name.Name())
+		if err != nil || fd < 3 {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			unix.Close(fd)
+		}
+	}
+	return nil
 }
 
 // verifyKind checks that a descriptor is open and of the kind its name says.

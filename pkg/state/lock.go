@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,8 +18,10 @@ var ErrLocked = errors.New("another process holds the lock")
 // is the pid of the process that holds it, 0 where the kernel does not tell
 // (it lives in another PID namespace).
 //
-// The lock is fcntl(2)'s F_SETLK, not flock(2): a child that hangs before its
-// exec shares the latter and would hold it on after this process's death. It
+// The lock is fcntl(2)'s F_SETLK, not flock(2): it names its holder, and who inherits
+// the descriptor does not share it. It is the table of descriptors that has it,
+// though, and a child that was made with CLONE_FILES has that until it gets its own:
+// so the holder may be dead, see [Dead] and [AwaitLock]. The lock
 // goes when this process ends or closes any descriptor of the file, so nothing
 // else in this process may open it; it survives execve when the descriptor is
 // handed over, but below 5.11 not that of a threaded program: take it again
@@ -89,6 +92,32 @@ func Relock(f *os.File) (holder int, err error) {
 		return 0, fmt.Errorf("lock: %w", err)
 	}
 	return 0, nil
+}
+
+// AwaitLock is [Lock] where the holder is dead: it tries again until timeout. To wait
+// in F_SETLKW with a limit would take a second thread, whose lock would be this
+// process's as well.
+func AwaitLock(path string, timeout time.Duration) (f *os.File, holder int, err error) {
+	again := time.NewTicker(time.Millisecond)
+	defer again.Stop()
+	for deadline := time.Now().Add(timeout); ; <-again.C {
+		f, holder, err = Lock(path)
+		if !errors.Is(err, ErrLocked) || time.Now().After(deadline) {
+			return f, holder, err
+		}
+	}
+}
+
+// Dead reports whether there is no living process of that pid.
+func Dead(pid int) bool {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return err == unix.ESRCH
+	}
+	defer unix.Close(fd)
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n > 0
 }
 
 // isAt reports whether path still names the open file.

@@ -68,6 +68,7 @@ func Adopt(o Options, in Search, r *Remains, broken error) (*Supervisor, error) 
 	s.config = o.Config
 	s.prepare(applied)
 	s.takeBackSockets(a)
+	s.readAgain(a)
 	s.takeSurvivors(a)
 	s.prepare(o.Config)
 	s.retainSockets()
@@ -88,6 +89,7 @@ func Adopt(o Options, in Search, r *Remains, broken error) (*Supervisor, error) 
 		s.decide(fsm.Reissue{})
 	}
 	s.act()
+	s.keepAll(&a.snap)
 	s.publishFirst()
 	return s, nil
 }
@@ -241,6 +243,10 @@ func (a *adoption) settle(now fsm.Instant, wall int64) {
 
 // settleLive looks for a process that lived when the daemon died.
 func (a *adoption) settleLive(id fsm.ID, now fsm.Instant, wall int64) {
+	if st, ended := a.ended[id]; ended {
+		a.settleEnded(id, status(st), now, wall)
+		return
+	}
 	p := a.known[id]
 	// With an identity that is gone, who has its environment is a descendant.
 	written := a.processes[id]
@@ -253,14 +259,17 @@ func (a *adoption) settleLive(id fsm.ID, now fsm.Instant, wall int64) {
 		a.live[id] = p
 		return
 	}
+	a.settleEnded(id, fsm.Status{Reason: fsm.ReasonUnknown}, now, wall)
+}
+
+// settleEnded says that a process ended while no daemon was there.
+func (a *adoption) settleEnded(id fsm.ID, how fsm.Status, now fsm.Instant, wall int64) {
 	a.lost++
 	left := populated(a.place(id).Cgroup)
 	if left {
 		a.trees = append(a.trees, id)
 	}
-	a.events = append(a.events, fsm.Exited{
-		ID: id, At: now, Wall: wall, Status: fsm.Status{Reason: fsm.ReasonUnknown}, TreeEmpty: !left,
-	})
+	a.events = append(a.events, fsm.Exited{ID: id, At: now, Wall: wall, Status: how, TreeEmpty: !left})
 }
 
 // settleTree looks for what was left of a tree when the daemon died.
@@ -303,7 +312,7 @@ func (a *adoption) place(id fsm.ID) spawn.Place {
 	return p
 }
 
-// takeSurvivors has the processes that live watched, and their output read.
+// takeSurvivors has the processes that live watched.
 func (s *Supervisor) takeSurvivors(a *adoption) {
 	var list []spawn.Child
 	slots := make(map[fsm.ID]*fsm.SlotSnapshot)
@@ -329,7 +338,6 @@ func (s *Supervisor) takeSurvivors(a *adoption) {
 		}
 		s.identify(c, p.pidfd)
 		s.Witness.track(c.pid, c.token, c.startedAt)
-		s.readAgain(c)
 	}
 	for _, id := range a.trees {
 		pid := slots[id].PID
@@ -374,18 +382,27 @@ func compareIDs(a, b fsm.ID) int {
 	return a.Slot - b.Slot
 }
 
-// readAgain opens the FIFO that a process writes to.
-func (s *Supervisor) readAgain(c *child) {
-	l := s.launchers[c.id.Entry]
-	if l == nil {
-		return
+// readAgain opens the FIFOs of all slots in which something ever ran: what lives
+// there writes to it, or something that a stop left.
+func (s *Supervisor) readAgain(a *adoption) {
+	for i := range a.snap.Entries {
+		e := &a.snap.Entries[i]
+		for j := range e.Slots {
+			slot := &e.Slots[j]
+			if slot.Incarnation == 0 {
+				continue
+			}
+			id, pid := a.idOf(e, slot), slot.PID
+			if p := a.live[id]; p != nil {
+				pid = p.pid
+			} else if pid == 0 && slot.Last != nil {
+				pid = slot.Last.PID
+			}
+			if err := s.Output.Adopt(logs.Key{Entry: id.Entry, Slot: id.Slot}, pid, id.Incarnation); err != nil {
+				s.Log.Error("the output of a slot cannot be read", "entry", id.Entry, "slot", id.Slot, "error", err)
+			}
+		}
 	}
-	key := logs.Key{Entry: c.id.Entry, Slot: c.id.Slot}
-	if err := s.Output.AddFor(key, l.uid); err != nil {
-		s.Log.Error("the output of a process cannot be read", "entry", key.Entry, "slot", key.Slot, "pid", c.pid, "error", err)
-		return
-	}
-	s.Output.Label(key, c.pid, c.id.Incarnation)
 }
 
 // takeBackSockets takes the sockets that living processes were started with back
@@ -400,6 +417,13 @@ func (s *Supervisor) takeBackSockets(a *adoption) {
 			Cookie: x.Cookie, Dev: x.Dev, Ino: x.Ino,
 		}
 		err := fmt.Errorf("no process has it")
+		if fd, ok := a.Kept.Sockets[x.Cookie]; ok {
+			r.FD = fd
+			if err = s.Sockets.Inherit(r); err == nil {
+				delete(a.Kept.Sockets, x.Cookie)
+				continue
+			}
+		}
 		for id, p := range a.live {
 			l := s.launchers[id.Entry]
 			if l == nil || !slices.ContainsFunc(l.sockets, func(q passedSocket) bool {

@@ -39,10 +39,10 @@ type Processes interface {
 // Output is what the supervisor needs of pkg/logs.
 type Output interface {
 	AddFor(k logs.Key, uid int) error
+	Adopt(k logs.Key, pid int, incarnation uint64) error
 	Path(logs.Key) string
 	Remove(logs.Key)
 	Hold(logs.Key)
-	Label(k logs.Key, pid int, incarnation uint64)
 	Begin(logs.Record)
 	End(logs.Record)
 	Flush()
@@ -88,6 +88,7 @@ func (s *Supervisor) carryOut(actions []fsm.Action) (refusal *view.Error) {
 		case fsm.SlotGone:
 			key := logs.Key{Entry: a.Entry, Slot: a.Slot}
 			s.Output.Remove(key)
+			s.forgetPipe(key)
 			if s.Cgroups != nil {
 				s.Processes.RemoveCgroup(s.Cgroups.Path(cgroupName(a.Entry, a.Slot)))
 			}
@@ -173,6 +174,7 @@ func (s *Supervisor) spec(id fsm.ID, key logs.Key) (*spawn.Spec, error) {
 	if err := s.Output.AddFor(key, l.uid); err != nil {
 		return nil, err
 	}
+	s.keepPipe(key)
 	out := spawn.Stdio{Path: s.Output.Path(key), Flags: syscall.O_RDWR}
 	spec, err := l.spec(id, out)
 	if err != nil {
@@ -252,6 +254,7 @@ func (s *Supervisor) translate(e *spawn.Event) fsm.Event {
 		state.Failpoint("started")
 		c.pid, c.startedAt, c.cgroup, c.identity = e.PID, e.At, e.Cgroup, e.Identity
 		s.scribe.started = append(s.scribe.started, c)
+		s.keepChild(c)
 		s.Witness.track(c.pid, c.token, c.startedAt)
 		s.descend(c)
 		return fsm.Spawned{ID: c.id, PID: e.PID, At: e.At, Wall: e.Wall}
@@ -354,6 +357,9 @@ func (s *Supervisor) untie(t spawn.Token) {
 		if s.begun[c.id.Entry]--; s.begun[c.id.Entry] == 0 {
 			delete(s.begun, c.id.Entry)
 		}
+	}
+	if c.kept != "" {
+		s.Keeper.Forget(c.kept)
 	}
 	delete(s.children, t)
 	delete(s.tokens, c.id)

@@ -119,8 +119,14 @@ func (s *Supervisor) exec(next *config.Config, serving []Socket) error {
 		return fmt.Errorf("encode the output: %w", err)
 	}
 	saved.Output = output
+	if s.Keeper != nil {
+		saved.Kept = s.Keeper.Names()
+	}
 	var files []state.File
 	for _, p := range pipes.FIFOs {
+		if p.FD < 0 {
+			continue
+		}
 		files = append(files, state.File{Name: pipeName(p), FD: p.FD})
 	}
 	for _, c := range s.Processes.Children() {
@@ -171,13 +177,15 @@ func LoadPipes(output []byte) (*logs.Handover, error) {
 	return h, nil
 }
 
-// TakePipes leaves in h those pipes whose descriptors arrived; the others are
+// TakePipes leaves in h the descriptors that arrived; the other pipes are opened or
 // made anew when they are needed. take gives the descriptor of that name.
 func TakePipes(h *logs.Handover, take func(name string) (fd int, ok bool)) {
-	h.FIFOs = slices.DeleteFunc(h.FIFOs, func(p logs.HandoverFIFO) bool {
-		fd, ok := take(pipeName(p))
-		return !ok || fd != p.FD
-	})
+	for i := range h.FIFOs {
+		p := &h.FIFOs[i]
+		if fd, ok := take(pipeName(*p)); !ok || fd != p.FD {
+			p.FD = -1
+		}
+	}
 }
 
 // Resume returns a supervisor that goes on where a former image stopped. files
@@ -226,6 +234,7 @@ func Resume(o Options, saved *state.Daemon, files map[string]int) (*Supervisor, 
 	s.step(fsm.Configure{Entries: machineEntries(o.Config), Restart: restart})
 	s.paused = false
 	s.reissue(pendingStarts(snap))
+	s.keepAll(&snap)
 	s.tellDaemon(view.EventReloaded, "")
 	s.publishFirst()
 	return s, nil

@@ -32,8 +32,9 @@ type Remains struct {
 
 	saved     *state.Daemon // nil: nothing is known but marks
 	marks     state.Marks
-	known     map[fsm.ID]*remnant  // processes of which the journal has the identity
-	marked    map[slotKey]*remnant // of each slot the one of the highest incarnation, by its environment
+	ended     map[fsm.ID]spawn.Status // how processes ended of which the journal has the identity
+	known     map[fsm.ID]*remnant     // processes of which the journal has the identity
+	marked    map[slotKey]*remnant    // of each slot the one of the highest incarnation, by its environment
 	processes map[fsm.ID]state.Process
 }
 
@@ -57,6 +58,15 @@ type Search struct {
 	Cgroups Cgroups // nil: none
 	// Output is the directory of the FIFOs that the daemon's processes write to.
 	Output string
+	// Kept is what a service manager kept. What is used is taken out of it.
+	Kept KeptFDs
+}
+
+// KeptFDs are descriptors that outlived a daemon: pidfds by their inode, and sockets of
+// entries by their cookie.
+type KeptFDs struct {
+	Pidfds  map[uint64]int
+	Sockets map[uint64]int
 }
 
 // unexecedPatience is how long a child may take to end that hangs between clone
@@ -71,7 +81,7 @@ var markNames = []string{"SENTRYD_NAME", "SENTRYD_ENTRY", "SENTRYD_SLOT", "SENTR
 // their environment alone.
 func Find(in Search, recovered *state.Recovered, problem error) *Remains {
 	r := &Remains{
-		Problem: problem, known: make(map[fsm.ID]*remnant), marked: make(map[slotKey]*remnant),
+		Problem: problem, ended: make(map[fsm.ID]spawn.Status), known: make(map[fsm.ID]*remnant), marked: make(map[slotKey]*remnant),
 		processes: make(map[fsm.ID]state.Process),
 	}
 	if recovered != nil {
@@ -100,7 +110,7 @@ func Find(in Search, recovered *state.Recovered, problem error) *Remains {
 		}
 	}
 	if r.saved != nil {
-		r.open(recovered.Head.BootID, recovered.Processes)
+		r.open(in.Kept.Pidfds, recovered.Head.BootID, recovered.Processes)
 	}
 	r.lookAround(in)
 	return r
@@ -139,16 +149,26 @@ func (r *Remains) Close() {
 }
 
 // open opens the processes that the journal names, as far as they are there.
-func (r *Remains) open(boot string, processes []state.Process) {
+func (r *Remains) open(kept map[uint64]int, boot string, processes []state.Process) {
 	for i := range processes {
 		p := &processes[i]
 		id := fsm.ID{Entry: p.Entry, Slot: p.Slot, Incarnation: p.Incarnation}
 		r.processes[id] = *p
 		who := spawn.Identity{BootID: boot, PID: p.PID, Inode: p.Inode, Handle: p.Handle, Start: p.Start}
-		fd, err := who.Open(func(pid int) bool { return says(pid, id) })
-		if err == nil {
-			r.known[id] = &remnant{id: id, pid: p.PID, pidfd: fd, cgroup: p.Cgroup}
+		fd, ok := kept[p.Inode]
+		delete(kept, p.Inode)
+		if !ok {
+			var err error
+			if fd, err = who.Open(func(pid int) bool { return says(pid, id) }); err != nil {
+				continue
+			}
 		}
+		if st, ended := spawn.ExitStatus(fd); ended && st.Known {
+			r.ended[id] = st
+			unix.Close(fd)
+			continue
+		}
+		r.known[id] = &remnant{id: id, pid: p.PID, pidfd: fd, cgroup: p.Cgroup}
 	}
 }
 

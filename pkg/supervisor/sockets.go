@@ -75,14 +75,19 @@ func (s *Supervisor) openSockets(id fsm.ID, list []passedSocket) (fds []int, nam
 	if len(list) == 0 {
 		return nil, nil, nil
 	}
-	alone := s.begun[id.Entry] == 0
+	alone, more := s.begun[id.Entry] == 0, false
 	for _, p := range list {
-		s.scribe.own = s.scribe.own || !s.Sockets.Has(p.spec, id.Slot)
+		more = more || !s.Sockets.Has(p.spec, id.Slot)
 		fd, err := s.Sockets.Open(p.spec, id.Slot, alone || p.spec.ReusePort)
 		if err != nil {
+			s.scribe.own = s.scribe.own || more
 			return nil, nil, err
 		}
 		fds, names = append(fds, fd), append(names, p.name)
+	}
+	if more {
+		s.scribe.own = true
+		s.keepSockets()
 	}
 	return fds, names, nil
 }
@@ -99,6 +104,7 @@ func (s *Supervisor) dropSockets(entry string, slot int) {
 			s.Sockets.Drop(p.spec, slot)
 		}
 	}
+	s.keepSockets()
 }
 
 // retainSockets closes what the configuration does not have any more.
@@ -110,6 +116,7 @@ func (s *Supervisor) retainSockets() {
 		}
 	}
 	s.Sockets.Retain(wanted)
+	s.keepSockets()
 }
 
 // reserveSockets opens what the next configuration has and the present one has

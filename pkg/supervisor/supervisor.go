@@ -27,7 +27,7 @@ import (
 	"github.com/sentryd/sentryd/pkg/view"
 )
 
-// Options are what a Supervisor is made of. All but Journal, Cgroups, Controllers,
+// Options are what a Supervisor is made of. All but Journal, Keeper, Cgroups, Controllers,
 // Moderation and Missing are required.
 type Options struct {
 	Identity Identity
@@ -53,6 +53,8 @@ type Options struct {
 	// Journal is where the state is written down before it is acted on; nil if
 	// it cannot be.
 	Journal Journal
+	// Keeper keeps descriptors while no daemon is there; nil if nobody does.
+	Keeper Keeper
 	// Cgroups is where each slot has a cgroup; nil where there can be none.
 	Cgroups Cgroups
 	// Controllers are those that limit what is in Cgroups, sorted.
@@ -118,9 +120,10 @@ type Supervisor struct {
 
 	happenings []fsm.Action // done, and not yet told
 
-	scribe  scribe
-	descent *descent
-	heirs   map[fsm.ID]*heir // found for the exits that are being handled
+	scribe    scribe
+	keptNames keptNames
+	descent   *descent
+	heirs     map[fsm.ID]*heir // found for the exits that are being handled
 
 	history  history
 	begun    map[string]int  // children of an entry that pkg/spawn knows
@@ -150,6 +153,7 @@ type child struct {
 	cgroup    string          // that it was started in, "" if none
 	identity  *spawn.Identity // nil if it has none
 	survivor  bool            // a daemon that died since started it
+	kept      string          // its name with the Keeper, "" if it has none
 }
 
 // request is a function to be run by the owner goroutine.
