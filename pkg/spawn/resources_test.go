@@ -140,12 +140,16 @@ func helpRefused() error {
 	if err != nil {
 		return err
 	}
-	other := exec.Command("sleep", "1000")
+	other := exec.Command("cat")
+	hold, err := other.StdinPipe()
+	if err != nil {
+		return err
+	}
 	if err := other.Start(); err != nil {
 		return err
 	}
 	defer func() {
-		_ = other.Process.Kill()
+		hold.Close()
 		_ = other.Wait()
 		g.Close()
 	}()
