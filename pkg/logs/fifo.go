@@ -3,6 +3,7 @@ package logs
 import (
 	"sync"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -83,11 +84,13 @@ func (f *fifo) read(b *backlog, chunk []byte, have, limit int, evenIfPending boo
 
 // waiting returns how much there is to read. mu is held.
 func (f *fifo) waiting() int {
-	n, err := unix.IoctlGetInt(f.fd, unix.TIOCINQ) // FIONREAD
-	if err != nil {
+	var n int32
+	// Raw: it does not block, and so need not tell the scheduler.
+	_, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(f.fd), unix.TIOCINQ, uintptr(unsafe.Pointer(&n))) // FIONREAD
+	if errno != 0 {
 		return 0
 	}
-	return n
+	return int(n)
 }
 
 // missing returns how many bytes are yet to be read before mark.

@@ -2,6 +2,7 @@ package logs
 
 import (
 	"sync"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -107,7 +108,7 @@ func (q *queue) wake() {
 func (q *queue) signal() {
 	if q.event >= 0 {
 		one := [8]byte{1} // any number but zero will do, whatever the byte order
-		_, _ = unix.Write(q.event, one[:])
+		_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(q.event), uintptr(unsafe.Pointer(&one)), uintptr(len(one)))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,6 +57,8 @@ type Journal struct {
 	limit int64 // above it a compaction is due
 	max   int64
 	stale bool
+
+	memory bool // the file is in memory
 }
 
 // NewJournal returns a journal for a runtime directory (see [RuntimeDir]),
@@ -97,7 +100,7 @@ func (j *Journal) Append(b *Batch) error {
 		j.stale = true
 		return fmt.Errorf("append to the journal: %w: %d bytes", ErrFull, j.size)
 	}
-	if err := write(j.file, b.seal()); err != nil {
+	if err := write(j.file, b.seal(), j.memory); err != nil {
 		j.stale = true
 		// A reader ignores a torn end. It is cut off all the same: nothing may
 		// ever be appended behind it.
@@ -162,16 +165,17 @@ func (j *Journal) compact(all *Batch) error {
 	Failpoint("compact-renamed")
 	j.closeFile()
 	j.file, j.size, j.stale = fd, size, false
+	j.memory = inMemory(fd)
 	j.limit = max(minCompact, compactFactor*size)
 	return nil
 }
 
 // fill writes the new file and gives it its name.
 func (j *Journal) fill(fd int, head, all []byte) error {
-	if err := write(fd, head); err != nil {
+	if err := write(fd, head, false); err != nil {
 		return err
 	}
-	if err := write(fd, all); err != nil {
+	if err := write(fd, all, false); err != nil {
 		return err
 	}
 	Failpoint("compact-written")
@@ -181,11 +185,26 @@ func (j *Journal) fill(fd int, head, all []byte) error {
 	return nil
 }
 
+// inMemory reports whether a file is on no device that could keep a write waiting.
+func inMemory(fd int) bool {
+	var fs unix.Statfs_t
+	return unix.Fstatfs(fd, &fs) == nil && (fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC)
+}
+
 // write writes all of data at once. A regular file takes less only when there is
-// no room for more.
-func write(fd int, data []byte) error {
+// no room for more. In memory that takes a few microseconds, and Go's scheduler,
+// which may wake a thread for each system call that it is told of, is not told.
+func write(fd int, data []byte, memory bool) error {
 	for {
-		n, err := unix.Write(fd, data)
+		n, err := 0, error(nil)
+		if memory {
+			r, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(data))), uintptr(len(data)))
+			if n = int(r); errno != 0 {
+				err = errno
+			}
+		} else {
+			n, err = unix.Write(fd, data)
+		}
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:

@@ -2,7 +2,9 @@ package supervisor
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -190,6 +192,9 @@ func says(pid int, id fsm.ID) bool {
 // is not its own: so they must be in one of its cgroups too, or write to one of
 // its FIFOs.
 func (r *Remains) lookAround(in Search) {
+	if in.Cgroups != nil && !holds(in.Cgroups.Dir(), fs.ModeDir) && !holds(in.Output, fs.ModeNamedPipe) {
+		return // so there is none, and /proc, which is slow, need not be read
+	}
 	leaders, err := spawn.FindLeaders("", markNames)
 	if err != nil {
 		r.note("Processes of the dead daemon were looked for in its journal alone: %v.", err)
@@ -208,6 +213,16 @@ func (r *Remains) lookAround(in Search) {
 		}
 		r.marked[key] = &p
 	}
+}
+
+// holds reports whether a directory has anything of a type, as far as it can be
+// read.
+func holds(dir string, of fs.FileMode) bool {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Type() == of })
 }
 
 // leftBy reports whether a process was started by a daemon of that runtime
