@@ -107,7 +107,7 @@ func openOrMake(path string) (fd int, made bool, err error) {
 		if err != unix.ENOENT {
 			return -1, false, err
 		}
-		err = unix.Mkdir(path, 0o755)
+		err = mkdirRaw(path, 0o755)
 		if err != nil && err != unix.EEXIST {
 			return -1, false, err
 		}
