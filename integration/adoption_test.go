@@ -331,7 +331,8 @@ func TestKilledAtNamedSteps(t *testing.T) {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	for step, provoke := range map[string]func(*daemon){
-		"append=20": nil, "appended=20": nil, "start=20": nil, "started=20": nil, "signal": stopChurn, "signaled": stopChurn,
+		"append=20": nil, "appended=20": nil, "start=20": nil, "started=20": nil,
+		"clone=20": nil, "cloned=20": nil, "reaped=20": nil, "preflight": reloadChurn, "resume": reloadChurn, "resumed": reloadChurn, "signal": stopChurn, "signaled": stopChurn,
 		"scaled": scaleChurn, "exec": reloadChurn, "compact": nil, "compact-created": nil, "compact-written": nil, "compact-renamed": nil, "serve": nil,
 	} {
 		t.Run(strings.Map(func(r rune) rune {

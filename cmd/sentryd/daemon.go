@@ -76,7 +76,7 @@ func (d *daemon) run() (err error) {
 	go func() {
 		var err error
 		spawn.Prewarm(spareThreads)
-		d.pool, err = spawn.New(spawn.Options{Spawners: spawners, Identify: true})
+		d.pool, err = spawn.New(spawn.Options{Spawners: spawners, Identify: true, Step: state.Failpoints()})
 		made <- err
 	}()
 	inherited, saved, pipes, inheritErr := inherit()
@@ -119,8 +119,14 @@ func (d *daemon) run() (err error) {
 	if inheritErr != nil {
 		log.Error("not all of the former image's state could be read", "error", inheritErr)
 	}
+	if saved != nil {
+		state.Failpoint("resume")
+	}
 	if err := d.supervise(cfg, dir, saved, inherited); err != nil {
 		return err
+	}
+	if saved != nil {
+		state.Failpoint("resumed")
 	}
 	d.settleKept()
 	if inherited != nil {

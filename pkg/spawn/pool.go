@@ -27,6 +27,11 @@ type Options struct {
 	// Identify has each Started come with the child's Identity. It costs some
 	// microseconds a start, in the spawner.
 	Identify bool
+	// Step is called at named steps of a start and an end, for tests that kill this
+	// process there: "clone" before the child is made, "cloned" when it has come to
+	// its program and nobody knows, "reaped" when its status was taken and
+	// nobody knows. Nil is nothing.
+	Step func(name string)
 }
 
 // Pool starts children and watches them. Its methods may be called from any
@@ -34,6 +39,7 @@ type Options struct {
 type Pool struct {
 	timeout      time.Duration
 	identify     bool
+	step         func(string)
 	clock        clock
 	ep           int      // epoll set: one entry a watch, and the eventfd
 	epoll        *os.File // the same set, for waiter
@@ -132,9 +138,13 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 	if o.TouchTimeout <= 0 {
 		o.TouchTimeout = 4 * time.Second
 	}
+	if o.Step == nil {
+		o.Step = func(string) {}
+	}
 	p := &Pool{
 		timeout:  o.TouchTimeout,
 		identify: o.Identify,
+		step:     o.Step,
 		clock:    newClock(),
 		ep:       -1,
 		wakefd:   -1,
