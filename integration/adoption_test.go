@@ -136,7 +136,7 @@ func TestAdoptedGoOn(t *testing.T) {
 	}
 	p := d.await("the end of what ended meanwhile", func(s *state) bool { return s.process("ends", 0).LastExit != nil }).process("ends", 0)
 	x := p.LastExit
-	if known := x.Reason == "exited" && x.Code != nil && *x.Code == 7; !known && (x.Reason != "unknown" || x.Code != nil) {
+	if known := x.Reason == "exited" && x.Code != nil && *x.Code == 7; !known && (x.Reason != "unknown" || x.Code != nil || x.Error == "") {
 		t.Errorf("the exit of what ended meanwhile: %+v", x)
 	}
 	if e := d.state().entry("ends"); e.Exits+uint64(e.Running) != e.Starts {

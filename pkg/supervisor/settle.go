@@ -135,7 +135,7 @@ func (a *adoption) settle(now fsm.Instant, wall int64) {
 // settleLive looks for a process that lived when the daemon died.
 func (a *adoption) settleLive(id fsm.ID, now fsm.Instant, wall int64) {
 	if st, ended := a.ended[id]; ended {
-		a.settleEnded(id, status(st), now, wall)
+		a.settleEnded(id, status(st), "", now, wall)
 		return
 	}
 	p := a.known[id]
@@ -150,17 +150,17 @@ func (a *adoption) settleLive(id fsm.ID, now fsm.Instant, wall int64) {
 		a.live[id] = p
 		return
 	}
-	a.settleEnded(id, fsm.Status{Reason: fsm.ReasonUnknown}, now, wall)
+	a.settleEnded(id, fsm.Status{Reason: fsm.ReasonUnknown}, whyAbsent, now, wall)
 }
 
 // settleEnded says that a process ended while no daemon was there.
-func (a *adoption) settleEnded(id fsm.ID, how fsm.Status, now fsm.Instant, wall int64) {
+func (a *adoption) settleEnded(id fsm.ID, how fsm.Status, why string, now fsm.Instant, wall int64) {
 	a.lost++
 	left := populated(a.place(id).Cgroup)
 	if left {
 		a.trees = append(a.trees, id)
 	}
-	a.events = append(a.events, fsm.Exited{ID: id, At: now, Wall: wall, Status: how, TreeEmpty: !left})
+	a.events = append(a.events, fsm.Exited{ID: id, At: now, Wall: wall, Status: how, Why: why, TreeEmpty: !left})
 }
 
 // settleTree looks for what was left of a tree when the daemon died.
@@ -190,7 +190,7 @@ func (a *adoption) settlePending(id fsm.ID, slot *fsm.SlotSnapshot, now fsm.Inst
 		a.events = append(a.events, fsm.Spawned{ID: id, PID: p.pid, At: at, Wall: wall - int64(now-at)})
 	case !settled:
 		a.lost++
-		a.events = append(a.events, fsm.SpawnLost{ID: id, At: now, Wall: wall})
+		a.events = append(a.events, fsm.SpawnLost{ID: id, At: now, Wall: wall, Why: whyStart})
 	}
 }
 
