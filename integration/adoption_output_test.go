@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -19,10 +18,7 @@ import (
 // whole and in order, though the daemon is killed at any moment, or executes itself
 // anew. Standard output is a file, so that can be told of the last write too.
 func TestNoLineIsLost(t *testing.T) {
-	bin := filepath.Join(t.TempDir(), "numbers")
-	if out, err := exec.Command("go", "build", "-o", bin, "./testdata/numbers").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	bin := program(t, "numbers")
 	for name, flags := range map[string]int{"append": os.O_APPEND, "offset": 0} {
 		t.Run(name, func(t *testing.T) {
 			out, err := os.OpenFile(filepath.Join(t.TempDir(), "out"), os.O_CREATE|os.O_WRONLY|flags, 0o600)

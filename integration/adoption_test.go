@@ -324,6 +324,7 @@ func seed(t *testing.T) int64 {
 
 // TestKilledAtNamedSteps kills the daemon at each step that has a name.
 func TestKilledAtNamedSteps(t *testing.T) {
+	testenv.Need(t, testenv.Tool("go"))
 	bin := filepath.Join(t.TempDir(), "sentryd")
 	build := exec.Command("go", "build", "-tags", "failpoint", "-o", bin, "../cmd/sentryd")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

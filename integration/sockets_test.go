@@ -16,8 +16,15 @@ import (
 // passedServer builds the server that takes what it is passed.
 func passedServer(t *testing.T) string {
 	t.Helper()
-	bin := filepath.Join(t.TempDir(), "passed")
-	if out, err := exec.Command("go", "build", "-o", bin, "./testdata/passed").CombinedOutput(); err != nil {
+	return program(t, "passed")
+}
+
+// program builds one of those in testdata.
+func program(t *testing.T, name string) string {
+	t.Helper()
+	testenv.Need(t, testenv.Tool("go"))
+	bin := filepath.Join(t.TempDir(), name)
+	if out, err := exec.Command("go", "build", "-o", bin, "./testdata/"+name).CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	return bin
