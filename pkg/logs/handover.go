@@ -277,7 +277,9 @@ func (o *Output) closeAll() {
 	if o.reader != nil {
 		o.reader.out.close()
 		o.reader.err.close()
-		o.reader.backlog.close()
+		if o.reader.backlog != nil {
+			o.reader.backlog.close()
+		}
 	}
 	o.queue.close()
 	if o.poller != nil {

@@ -101,6 +101,7 @@ func New(o Options) (*Output, error) {
 		return nil, err
 	}
 	if o.Handover == nil {
+		out.reader.hold(newBacklog(dir, out.boot))
 		found, err := recoverBacklog(dir, out.boot, o.Out)
 		if err != nil {
 			out.logger.Warn("what the daemon before had read and not printed is lost", "error", err)
@@ -118,6 +119,7 @@ func New(o Options) (*Output, error) {
 	out.mu.Lock()
 	go func() {
 		defer out.life.Unlock()
+		out.reader.hold(newBacklog(dir, out.boot))
 		out.restore(o.Handover)
 		out.publish()
 		out.mu.Unlock()
@@ -148,7 +150,7 @@ func (o *Output) open(opt Options) error {
 	}
 	o.logger = slog.New(newHandler(format, o.diag, opt.Level))
 	o.boot = bootID()
-	o.reader = newReader(o, newSink(opt.Out), newSink(opt.Err), newFormatter(opt.Format, opt.Color), newBacklog(o.dir, o.boot))
+	o.reader = newReader(o, newSink(opt.Out), newSink(opt.Err), newFormatter(opt.Format, opt.Color))
 	return nil
 }
 
