@@ -389,7 +389,7 @@ func reloadChurn(d *daemon) { d.signal(unix.SIGHUP) }
 // daemon had, its lock and its socket too, and is no obstacle.
 func TestKilledWithAHangingStart(t *testing.T) {
 	testenv.Need(t, testenv.Root(), testenv.Cgroup2())
-	d := startDaemon(t, "entries: {a: {command: sleep 100000, delay: 50}, b: {command: sleep 100000}}\n", options{})
+	d := startDaemon(t, "entries: {a: {command: sleep 100000, delay: 500}, b: {command: sleep 100000}}\n", options{})
 	for range often(1, 1, 5) {
 		ids := d.identities(d.running("b", 1).entry("b"))
 		pid := d.running("a", 1).process("a", 0).PID
@@ -398,7 +398,7 @@ func TestKilledWithAHangingStart(t *testing.T) {
 			t.Fatal(slot, err)
 		}
 		d.kill(pid, unix.SIGKILL)
-		d.await("the end is seen", func(s *state) bool { return s.process("a", 0).State != "running" })
+		d.await("the end is seen", func(s *state) bool { return s.process("a", 0).State == "backoff" })
 		// Not looked at again for a second, since it was empty a moment ago.
 		cgroup(slot[0]).write(t, "cgroup.freeze", "1")
 		d.await("a start hangs", func(s *state) bool { return s.process("a", 0).State == "starting" })
