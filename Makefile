@@ -79,7 +79,7 @@ survive: build ## print what becomes of a program when its supervisor gets SIGKI
 
 .PHONY: soak
 soak: build ## kill and re-exec bin/sentryd a thousand times under load; SENTRYD_SEED repeats a run
-	SENTRYD_SOAK=1 SENTRYD_BIN=$(CURDIR)/bin/sentryd $(GOTEST) -count=1 -timeout $(SOAKTIME) -run 'TestKilledAt|TestDamagedJournal|TestReexecUnderLoad' $(TESTFLAGS) ./integration
+	SENTRYD_SOAK=1 SENTRYD_BIN=$(CURDIR)/bin/sentryd $(GOTEST) -count=1 -timeout $(SOAKTIME) -run 'TestKilled|TestNoLineIsLost|TestDamagedJournal|TestReexecUnderLoad|TestHangupStorm|TestTermInReexec' $(TESTFLAGS) ./integration
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (20s)

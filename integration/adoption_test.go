@@ -135,7 +135,7 @@ func TestAdoptedGoOn(t *testing.T) {
 	}
 	p := d.await("the end of what ended meanwhile", func(s *state) bool { return s.process("ends", 0).LastExit != nil }).process("ends", 0)
 	x := p.LastExit
-	if known := x.Reason == "exited" && x.Code != nil && *x.Code == 7; !known && (x.Reason != "unknown" || x.Code != nil) {
+	if known := x.Reason == "exited" && x.Code != nil && *x.Code == 7; !known && (x.Reason != "unknown" || x.Code != nil || x.Error == "") {
 		t.Errorf("the exit of what ended meanwhile: %+v", x)
 	}
 	if e := d.state().entry("ends"); e.Exits+uint64(e.Running) != e.Starts {
@@ -325,7 +325,8 @@ func seed(t *testing.T) int64 {
 func TestKilledAtNamedSteps(t *testing.T) {
 	bin := built(t, "sentryd-failpoint", "../cmd/sentryd", "-tags", "failpoint")
 	for step, provoke := range map[string]func(*daemon){
-		"append=20": nil, "appended=20": nil, "start=20": nil, "started=20": nil, "signal": stopChurn, "signaled": stopChurn,
+		"append=20": nil, "appended=20": nil, "start=20": nil, "started=20": nil,
+		"clone=20": nil, "cloned=20": nil, "reaped=20": nil, "preflight": reloadChurn, "resume": reloadChurn, "resumed": reloadChurn, "signal": stopChurn, "signaled": stopChurn,
 		"scaled": scaleChurn, "exec": reloadChurn, "compact": nil, "compact-created": nil, "compact-written": nil, "compact-renamed": nil, "serve": nil,
 	} {
 		t.Run(strings.Map(func(r rune) rune {
@@ -381,7 +382,7 @@ func reloadChurn(d *daemon) { d.signal(unix.SIGHUP) }
 // daemon had, its lock and its socket too, and is no obstacle.
 func TestKilledWithAHangingStart(t *testing.T) {
 	testenv.Need(t, testenv.Root(), testenv.Cgroup2())
-	d := startDaemon(t, "entries: {a: {command: sleep 100000, delay: 50}, b: {command: sleep 100000}}\n", options{})
+	d := startDaemon(t, "entries: {a: {command: sleep 100000, delay: 500}, b: {command: sleep 100000}}\n", options{})
 	for range often(1, 1, 5) {
 		ids := d.identities(d.running("b", 1).entry("b"))
 		pid := d.running("a", 1).process("a", 0).PID
@@ -390,7 +391,7 @@ func TestKilledWithAHangingStart(t *testing.T) {
 			t.Fatal(slot, err)
 		}
 		d.kill(pid, unix.SIGKILL)
-		d.await("the end is seen", func(s *state) bool { return s.process("a", 0).State != "running" })
+		d.await("the end is seen", func(s *state) bool { return s.process("a", 0).State == "backoff" })
 		// Not looked at again for a second, since it was empty a moment ago.
 		cgroup(slot[0]).write(t, "cgroup.freeze", "1")
 		d.await("a start hangs", func(s *state) bool { return s.process("a", 0).State == "starting" })

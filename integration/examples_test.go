@@ -48,6 +48,50 @@ func TestExamplesAreValid(t *testing.T) {
 	}
 }
 
+// TestUnit holds the unit for systemd to what doc/operations.md says of it, and to
+// itself: each key is there once, and the daemon is told of as many descriptors as
+// systemd keeps.
+func TestUnit(t *testing.T) {
+	text, err := os.ReadFile("../examples/sentryd.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	operations, err := os.ReadFile("../doc/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		key, value, ok := strings.Cut(strings.TrimSpace(line), "=")
+		if !ok || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if old, twice := set[key]; twice {
+			t.Errorf("%s is %q and %q", key, old, value)
+		}
+		set[key] = value
+	}
+	if most := set["FileDescriptorStoreMax"]; most == "" || set["Environment"] != "FDSTORE="+most {
+		t.Errorf("systemd keeps %q descriptors, and says %q", most, set["Environment"])
+	}
+	said := 0
+	for line := range strings.Lines(string(operations)) {
+		if line, ok := strings.CutPrefix(line, "- `"); ok {
+			key, value, _ := strings.Cut(line[:strings.IndexByte(line, '`')], "=")
+			if key[0] < 'A' || key[0] > 'Z' || value == "" {
+				continue
+			}
+			said++
+			if set[key] != value {
+				t.Errorf("%s is %q, and %q in the documentation", key, set[key], value)
+			}
+		}
+	}
+	if said < 5 {
+		t.Errorf("only %d keys are explained", said)
+	}
+}
+
 // TestQuickstart is what `make run` shows.
 func TestQuickstart(t *testing.T) {
 	s := exampleSession(t)

@@ -78,7 +78,7 @@ func (d *daemon) run() (err error) {
 	go func() {
 		defer close(d.pooled)
 		spawn.Prewarm(spareThreads)
-		d.pool, d.poolErr = spawn.New(spawn.Options{Spawners: spawners, Identify: true, OwnSIGCHLD: true})
+		d.pool, d.poolErr = spawn.New(spawn.Options{Spawners: spawners, Identify: true, OwnSIGCHLD: true, Step: state.Failpoints()})
 	}()
 	inherited, saved, pipes, inheritErr := inherit()
 	cfg, broken := d.load(saved)
@@ -120,8 +120,14 @@ func (d *daemon) run() (err error) {
 	if inheritErr != nil {
 		log.Error("not all of the former image's state could be read", "error", inheritErr)
 	}
+	if saved != nil {
+		state.Failpoint("resume")
+	}
 	if err := d.supervise(cfg, dir, saved, inherited); err != nil {
 		return err
+	}
+	if saved != nil {
+		state.Failpoint("resumed")
 	}
 	d.settleKept()
 	if inherited != nil {

@@ -145,6 +145,9 @@ func describeExit(x *view.Exit) string {
 		}
 	default:
 		s = "ended, how is unknown"
+		if x.Error != "" {
+			s += ": " + x.Error
+		}
 	}
 	if x.OOM {
 		s += ", out of memory"

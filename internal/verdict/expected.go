@@ -41,6 +41,7 @@ func expected(place Place, reason string) string {
 		{[]Place{FullRun}, "needs a cgroup v2 tree to write to:", "containers and hosts with v1 alone lack it; sentryd goes by lineage"},
 		{[]Place{FullRun}, "needs cgroup.kill:", "Linux 5.14; before it sentryd freezes, signals and thaws"},
 		{[]Place{FullRun}, "needs cgroup v2:", "containers and hosts with v1 alone lack it; sentryd says so and goes on"},
+		{vms, "needs go:", "there is no compiler in a virtual machine"},
 		{vms, "needs Linux 6.15:", "before it nobody keeps the status of a process that another reaps"},
 		{vms, "needs PIDFD_INFO_EXIT:", "Linux 6.15 brought it; without it the status comes from the zombie"},
 		{[]Place{Linux6_1}, "needs a kernel that can:", "the connector filters by itself since Linux 6.6; the socket filter is tested under both"},

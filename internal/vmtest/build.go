@@ -33,7 +33,7 @@ func build(ctx context.Context, dir string, list []suite) error {
 		append(append([]string{"test", "-c"}, flags...), packages...),
 		append(append([]string{"build"}, flags...), "./cmd/sentryd", "./internal/vmtest/guest", "cmd/test2json"),
 		// What the tests would build, see built in integration.
-		append(append([]string{"build"}, flags...), "./integration/testdata/passed", "./integration/testdata/numbers"),
+		append(append([]string{"build"}, flags...), "./integration/testdata/passed", "./integration/testdata/numbers", "./integration/testdata/aspid"),
 		{"build", "-tags", "failpoint", "-trimpath", "-ldflags", "-s -w", "-o", dir + "/sentryd-failpoint", "./cmd/sentryd"},
 	} {
 		cmd := exec.CommandContext(ctx, "go", args...)

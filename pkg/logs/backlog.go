@@ -24,8 +24,8 @@ const (
 // of all other FIFOs.
 const (
 	headSize   = 4 << 10
-	linesSize  = 1 << 20
-	chunkSize  = 256 << 10
+	linesSize  = 512 << 10 // flushSize, and the longest line however it has to be written
+	chunkSize  = 192 << 10 // what is kept of a line, and readSize
 	linesAt    = headSize
 	chunkAt    = linesAt + linesSize
 	blocksAt   = chunkAt + chunkSize

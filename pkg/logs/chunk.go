@@ -9,6 +9,8 @@ type chunk struct {
 	done int    // how much of that was printed
 	from int    // up to where there is no newline
 	last bool   // what is left at the end is a line, too
+	// lines were printed and are not counted yet.
+	lines uint64
 }
 
 // fill reads up to limit bytes of f into the chunk, and reports how many, and
@@ -48,12 +50,13 @@ func (r *reader) split() bool {
 			break
 		}
 		if r.out.waiting() >= flushSize || !r.out.fits(len(line)) {
+			r.countLines() // before anybody sees them
 			// What is absorbed goes beyond the backlog, for a moment.
 			if r.flush(r.out); r.out.blocked {
 				return false
 			}
 		}
-		f.counts.lines.Add(1)
+		c.lines++
 		r.out.buf = r.format.line(r.out.buf, &f.label, r.now, line)
 		c.done += used
 		c.from = max(0, c.from-used)
@@ -62,10 +65,19 @@ func (r *reader) split() bool {
 	return true
 }
 
+// countLines counts those lines of the chunk that were printed.
+func (r *reader) countLines() {
+	if c := &r.chunk; c.lines > 0 {
+		r.backlog.count(c.fifo.counts, 0, c.lines)
+		c.lines = 0
+	}
+}
+
 // keep ends the chunk: what is left of it is the beginning of a line.
 func (r *reader) keep() {
 	c := &r.chunk
 	f, rest := c.fifo, c.room[c.done:c.len]
+	r.countLines()
 	r.out.commit()
 	if err := r.backlog.keep(f, rest); err != nil && !r.unkept {
 		r.unkept = true

@@ -78,7 +78,7 @@ func (f *fifo) read(b *backlog, chunk []byte, have, limit int, evenIfPending boo
 	}
 	b.took(f, have+n)
 	f.consumed += uint64(n)
-	f.counts.bytes.Add(uint64(n))
+	b.count(f.counts, uint64(n), 0)
 	return n, there > want || f.waiting() > 0
 }
 

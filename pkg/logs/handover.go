@@ -165,9 +165,7 @@ func (o *Output) restore(h *Handover) {
 	o.reader.out.commit()
 	o.reader.err.buf = append(o.reader.err.buf, h.Err...)
 	for name, c := range h.Entries {
-		counts := o.counts(name)
-		counts.bytes.Store(c.Bytes)
-		counts.lines.Store(c.Lines)
+		o.reader.backlog.count(o.counts(name), c.Bytes, c.Lines)
 	}
 	for i := range h.FIFOs {
 		if err := o.restoreFIFO(&h.FIFOs[i]); err != nil {
@@ -279,7 +277,9 @@ func (o *Output) closeAll() {
 	if o.reader != nil {
 		o.reader.out.close()
 		o.reader.err.close()
-		o.reader.backlog.close()
+		if o.reader.backlog != nil {
+			o.reader.backlog.close()
+		}
 	}
 	o.queue.close()
 	if o.poller != nil {

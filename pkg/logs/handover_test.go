@@ -94,6 +94,9 @@ func TestHandovers(t *testing.T) {
 		}
 		old.closeAll()
 		h.Output = next
+		if err := next.Volatile(); err != nil { // and wait until all is taken over
+			t.Fatal(err)
+		}
 		if n := openFDs(t); n != fds {
 			t.Fatalf("round %d: %d descriptors, %d before", i, n, fds)
 		}

@@ -44,7 +44,7 @@
 // others append too is no better. None of this costs a system call, but FIONREAD
 // around a read, and for a regular file one before a write.
 //
-// The file takes 1.3 MiB, on tmpfs, ext4 or xfs, where a page that was allocated can
+// The file takes 0.7 MiB, on tmpfs, ext4 or xfs, where a page that was allocated can
 // always be written to. Elsewhere it is ordinary memory, and [Output.Volatile] says so.
 //
 // # Bounds

@@ -54,15 +54,18 @@ type reader struct {
 	absorbing bool          // gather in memory, write nothing; see absorb
 }
 
-func newReader(o *Output, out, err *sink, format *formatter, b *backlog) *reader {
-	out.hold(b)
+func newReader(o *Output, out, err *sink, format *formatter) *reader {
 	return &reader{
 		o: o, out: out, err: err, format: format,
-		events:  make([]unix.EpollEvent, 256),
-		backlog: b,
-		chunk:   chunk{room: b.chunk()},
-		now:     time.Now(),
+		events: make([]unix.EpollEvent, 256),
+		now:    time.Now(),
 	}
+}
+
+// hold has what is in hand in a backlog from now on.
+func (r *reader) hold(b *backlog) {
+	r.backlog, r.chunk.room = b, b.chunk()
+	r.out.hold(b)
 }
 
 // start lets run begin.

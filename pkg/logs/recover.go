@@ -59,6 +59,7 @@ func recoverBacklog(dir *directory, boot string, out *os.File) (*Handover, error
 		whose.of.Partial = slices.Clone(chunk[min(done, len(chunk)):])
 		kept[whose.id] = whose.of
 	}
+	h.Entries = countsOf(mem)
 	for _, id := range slices.Sorted(maps.Keys(kept)) { // of two of a key, the later is the one that goes on
 		if f := kept[id]; len(f.Partial) > 0 {
 			h.FIFOs = append(h.FIFOs, f)
@@ -124,7 +125,7 @@ func keptOf(mem []byte) map[uint64]HandoverFIFO {
 		id := binary.NativeEndian.Uint64(block)
 		index := int(binary.NativeEndian.Uint32(block[blockIndex:]))
 		n := int(binary.NativeEndian.Uint32(block[blockLen:]))
-		if id == 0 || n > blockSize-blockHead || index > chunkSize/blockSize {
+		if id < uint64(firstFIFO) || n > blockSize-blockHead || index > chunkSize/blockSize {
 			continue
 		}
 		if missing := index + 1 - len(parts[id]); missing > 0 {
@@ -141,6 +142,21 @@ func keptOf(mem []byte) map[uint64]HandoverFIFO {
 		}
 	}
 	return kept
+}
+
+// countsOf reads the counters of entries.
+func countsOf(mem []byte) map[string]Counts {
+	all := make(map[string]Counts)
+	for at := blocksAt; at+blockSize <= len(mem); at += blockSize {
+		block := mem[at : at+blockSize]
+		if binary.NativeEndian.Uint64(block) != countsID {
+			continue
+		}
+		if entry, c, ok := getCounts(block); ok {
+			all[entry] = c
+		}
+	}
+	return all
 }
 
 // begun is where a write of lines went that the daemon did not live to see done.

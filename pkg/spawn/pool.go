@@ -32,6 +32,11 @@ type Options struct {
 	// its default action, which is to be ignored. Go's own handler costs a thread
 	// that is woken, an exit.
 	OwnSIGCHLD bool
+	// Step is called at named steps of a start and an end, for tests that kill this
+	// process there: "clone" before the child is made, "cloned" when it has come to
+	// its program and nobody knows, "reaped" when its status was taken and
+	// nobody knows. Nil is nothing.
+	Step func(name string)
 }
 
 // Pool starts children and watches them. Its methods may be called from any
@@ -40,6 +45,7 @@ type Pool struct {
 	timeout      time.Duration
 	identify     bool
 	handler      sigaction // Go's, of SIGCHLD, while that is muted; guarded by mu
+	step         func(string)
 	clock        clock
 	ep           int      // epoll set: one entry a watch, and the eventfd
 	epoll        *os.File // the same set, for waiter
@@ -138,9 +144,13 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 	if o.TouchTimeout <= 0 {
 		o.TouchTimeout = 4 * time.Second
 	}
+	if o.Step == nil {
+		o.Step = func(string) {}
+	}
 	p := &Pool{
 		timeout:  o.TouchTimeout,
 		identify: o.Identify,
+		step:     o.Step,
 		clock:    newClock(),
 		ep:       -1,
 		wakefd:   -1,

@@ -128,6 +128,7 @@ func (p *Pool) collect(c *child) {
 		return // a stale hint
 	}
 	c.ended = true
+	p.step("reaped")
 	p.own.discount(&st)
 	delete(p.watches, c.id) // nothing that is still reported is news
 	c.exit = Event{Kind: Exited, Token: c.token, PID: c.pid, Status: st}

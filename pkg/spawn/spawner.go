@@ -67,6 +67,9 @@ func (s *spawner) run() {
 	for s.next() {
 		p.mu.Unlock()
 		o := s.start()
+		if o.pid > 0 {
+			p.step("cloned")
+		}
 		if p.identify && o.pid > 0 && o.err == nil {
 			if id, err := identify(o.pid, o.pidfd); err == nil {
 				o.identity = &id
@@ -151,6 +154,7 @@ func (s *spawner) try() outcome {
 	if !s.phase.CompareAndSwap(touching, cloning) {
 		return outcome{}
 	}
+	s.p.step("clone")
 	if s.p.fork {
 		pid, pidfd, err := forkExec(&s.target, &fds, s.cgroup.dir)
 		s.phase.Store(done)

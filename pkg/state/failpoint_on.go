@@ -30,9 +30,17 @@ var chosen = sync.OnceValue(func() *step {
 	if n, err := strconv.ParseInt(count, 10, 64); counted && err == nil {
 		s.left.Store(n)
 	}
-	os.Unsetenv(FailpointEnviron) // the next image has none
+	if !strings.HasPrefix(s.name, nextImage) {
+		os.Unsetenv(FailpointEnviron) // the next image has none
+	}
 	return s
 })
+
+// nextImage is how the names of steps begin that a re-exec'd image comes to.
+const nextImage = "resume"
+
+// Failpoints is Failpoint for a package that must not know this one.
+func Failpoints() func(string) { return Failpoint }
 
 // Failpoint ends this process by SIGKILL if it was asked to end at that step.
 func Failpoint(name string) {

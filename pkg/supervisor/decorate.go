@@ -125,15 +125,17 @@ func (d *descent) save(m *state.Machine) {
 	totals := d.totals()
 	for i := range m.Entries {
 		e := &m.Entries[i]
-		t, ok := totals[e.Name]
-		if !ok {
-			continue
+		if t, ok := totals[e.Name]; ok {
+			t.save(&e.Totals)
 		}
-		e.Totals.Forks, e.Totals.Execs, e.Totals.Coredumps = t.forks, t.execs, t.coredumps
-		e.Totals.DescendantExits = make(map[string]uint64)
-		for r, n := range t.exits {
-			e.Totals.DescendantExits[lineage.Reason(r).String()] = n
-		}
+	}
+}
+
+func (d *descendants) save(t *state.Totals) {
+	t.Forks, t.Execs, t.Coredumps = d.forks, d.execs, d.coredumps
+	t.DescendantExits = make(map[string]uint64)
+	for r, n := range d.exits {
+		t.DescendantExits[lineage.Reason(r).String()] = n
 	}
 }
 

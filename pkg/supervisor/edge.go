@@ -273,6 +273,9 @@ func (s *Supervisor) translate(e *spawn.Event) fsm.Event {
 			ID: c.id, At: e.At, Wall: e.Wall, Status: st, OOMKills: e.OOMKills,
 			TreeEmpty: e.TreeEmpty, Members: pids(e.Members),
 		}
+		if !e.Status.Known {
+			ev.Why = whyReaped
+		}
 		s.findSuccessor(c, &ev, e.Members)
 		if !e.TreeEmpty && ev.Successor == 0 {
 			s.nameStragglers(c, "the main process left something behind", e.Members)
@@ -333,6 +336,14 @@ func (s *Supervisor) shown(id fsm.ID, err *spawn.StartError) error {
 	e.Path = l.template.Shown(id.Slot, id.Incarnation, e.Path)
 	return &e
 }
+
+// Why the end of a process is unknown.
+const (
+	whyReaped  = "another process reaped it, and the kernel does not tell (Linux 6.15 does)"
+	whyAbsent  = "it ended while no daemon was running"
+	whyStart   = "its start was under way when the daemon died, and left no trace"
+	whyNotOurs = "it could not be taken over"
+)
 
 // begin notes that pkg/spawn knows a child from now on.
 func (s *Supervisor) begin(c *child) {
@@ -420,6 +431,9 @@ func endWords(x *fsm.Exit) (text string, attrs []slog.Attr) {
 		attrs = append(attrs, slog.String("signal", signalName(x.Signal)), slog.Bool("core", x.Core), slog.Bool("oom", x.OOM))
 	default:
 		how = "unknown status"
+		if x.Error != "" {
+			attrs = append(attrs, slog.String("error", x.Error))
+		}
 	}
 	attrs = append(attrs, slog.String("reason", x.Reason.String()), slog.String("initiator", x.Initiator.String()),
 		slog.Duration("uptime", x.Uptime))

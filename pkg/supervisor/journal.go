@@ -33,6 +33,10 @@ type scribe struct {
 	settled bool        // no start that is pending happens
 	failing bool        // the last attempt to write did
 	retryAt fsm.Instant // when a journal that cannot be written is tried again; 0: it can
+	// What descended from entries, and when that was added up: it is more than one
+	// entry's record is worth.
+	descendants map[string]descendants
+	addedUpAt   fsm.Instant
 }
 
 const (
@@ -45,6 +49,8 @@ const (
 	// journalRetry is the wait before a journal that could not be written is
 	// tried anew: each time is the whole state.
 	journalRetry = time.Second
+	// descendantsEvery is how old the numbers of descendants in a record may be.
+	descendantsEvery = 10 * time.Second
 )
 
 const journalMissing = "The journal cannot be written: a daemon that is started after the death of this one may not know all of its processes."
@@ -94,8 +100,14 @@ func (s *Supervisor) writeTouched(b *state.Batch) {
 	for _, name := range w.touched.Removed {
 		b.EntryGone(name)
 	}
+	if now := s.Clock.Now(); len(w.touched.Entries) > 0 && (w.descendants == nil || now-w.addedUpAt >= descendantsEvery) {
+		w.descendants, w.addedUpAt = s.descent.totals(), now
+	}
 	for i := range w.touched.Entries {
 		e := saveEntry(&w.touched.Entries[i])
+		if d, ok := w.descendants[e.Name]; ok {
+			d.save(&e.Totals)
+		}
 		b.Entry(&e)
 	}
 	for i := range w.touched.Slots {
@@ -146,6 +158,7 @@ func savedProcess(c *child) state.Process {
 func (s *Supervisor) compact() {
 	w := &s.scribe
 	clear(w.started)
+	w.descendants = nil // the next record must not say less
 	w.started, w.own = w.started[:0], false
 	var processes []state.Process
 	for _, c := range s.children {

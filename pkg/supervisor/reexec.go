@@ -357,7 +357,7 @@ func (s *Supervisor) lose(c *child, slot *fsm.SlotSnapshot, err error) {
 	}
 	s.local = append(s.local, fsm.Exited{
 		ID: c.id, At: now, Wall: s.Clock.Wall().UnixNano(),
-		Status: fsm.Status{Reason: fsm.ReasonUnknown}, TreeEmpty: true,
+		Status: fsm.Status{Reason: fsm.ReasonUnknown}, Why: whyNotOurs, TreeEmpty: true,
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sentryd/sentryd/pkg/config"
+	"github.com/sentryd/sentryd/pkg/state"
 	"github.com/sentryd/sentryd/pkg/view"
 )
 
@@ -112,6 +113,7 @@ func (s *Supervisor) preflight(ctx context.Context) (*config.Config, *view.Diff,
 		s.abandon()
 		return nil, nil, err
 	}
+	state.Failpoint("preflight")
 	if err := s.Handover.Preflight(ctx, saved); err != nil {
 		s.abandon()
 		s.counts.reexec(resultFailed)

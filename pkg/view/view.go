@@ -177,7 +177,7 @@ type Exit struct {
 	// Initiator is who asked for it: process (it ended by itself), scale,
 	// command, reload, health, watchdog, shutdown or oom.
 	Initiator   string   `json:"initiator"`
-	Error       string   `json:"error"` // operation, path and errno of a start that failed
+	Error       string   `json:"error"` // operation, path and errno of a start that failed; why, if Reason is unknown
 	UptimeMS    int64    `json:"uptime_ms"`
 	CPUSeconds  *float64 `json:"cpu_seconds"`   // user and system; nil where nobody could know
 	MaxRSSBytes *int64   `json:"max_rss_bytes"` // nil where nobody could know

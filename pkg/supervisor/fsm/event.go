@@ -30,6 +30,7 @@ type SpawnLost struct {
 	ID   ID
 	At   Instant
 	Wall int64
+	Why  string // nobody can know, for people
 }
 
 // Exited says that a main process ended. TreeEmpty is whether nothing of its
@@ -39,6 +40,7 @@ type Exited struct {
 	At        Instant
 	Wall      int64
 	Status    Status
+	Why       string // nobody knows how, if the Status is ReasonUnknown; for people
 	TreeEmpty bool
 	OOMKills  uint64 // processes of its tree that the kernel killed for lack of memory
 	Members   []int  // what is left, as far as known; for people

@@ -69,7 +69,7 @@ func (m *Machine) spawnLost(ev SpawnLost) {
 	s.pending, s.dueSet = false, false
 	s.startFails, s.err = 0, ""
 	s.exitedAt = ev.At
-	s.last = &Exit{Status: Status{Reason: ReasonUnknown}, At: ev.At, Wall: ev.Wall, Incarnation: s.inc}
+	s.last = &Exit{Status: Status{Reason: ReasonUnknown}, At: ev.At, Wall: ev.Wall, Incarnation: s.inc, Error: ev.Why}
 	s.e.counters.Starts++
 	s.e.counters.exit(s.last)
 	m.act(Ended{ID: ev.ID, Exit: s.last})
@@ -94,7 +94,7 @@ func (m *Machine) exited(ev Exited) {
 	}
 	x := &Exit{
 		Status: ev.Status, At: ev.At, Wall: ev.Wall, PID: s.pid,
-		Incarnation: s.inc, Uptime: ev.At - s.startedAt,
+		Incarnation: s.inc, Uptime: ev.At - s.startedAt, Error: ev.Why,
 	}
 	switch {
 	case asked:

@@ -182,7 +182,7 @@ type Exit struct {
 	PID         int
 	Incarnation uint64
 	Initiator   Initiator
-	Error       string // of ReasonStartFailed
+	Error       string // of ReasonStartFailed, and why with ReasonUnknown
 	Uptime      time.Duration
 }
 
