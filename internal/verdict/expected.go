@@ -41,6 +41,7 @@ func expected(place Place, reason string) string {
 		{[]Place{FullRun}, "needs a cgroup v2 tree to write to:", "containers and hosts with v1 alone lack it; sentryd goes by lineage"},
 		{[]Place{FullRun}, "needs cgroup.kill:", "Linux 5.14; before it sentryd freezes, signals and thaws"},
 		{[]Place{FullRun}, "needs cgroup v2:", "containers and hosts with v1 alone lack it; sentryd says so and goes on"},
+		{vms, "needs Linux 6.15:", "without PIDFD_INFO_EXIT nobody follows a main process that hands over to another"},
 		{vms, "needs PIDFD_INFO_EXIT:", "Linux 6.15 brought it; without it the status comes from the zombie"},
 		{[]Place{Linux6_1}, "needs a kernel that can:", "the connector filters by itself since Linux 6.6; the socket filter is tested under both"},
 		{[]Place{Linux6_1}, "needs the pidfd to tell of the reap:", "Linux 6.9 brought it"},
