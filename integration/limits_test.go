@@ -114,6 +114,33 @@ func TestPIDsLimit(t *testing.T) {
 	d.stop()
 }
 
+// TestCheckKnowsTheHost: check refuses a limit for which no daemon on this host
+// can have the controller, and says what optional ones do not hold.
+func TestCheckKnowsTheHost(t *testing.T) {
+	const config = "entries:\n  web:\n    command: sleep 100000\n    resources: {memory_max: 64MiB%s}\n"
+	have := false
+	for top := ownCgroup(); top != "" && !have; {
+		text, err := os.ReadFile(filepath.Join(top, "cgroup.controllers"))
+		have = slices.Contains(strings.Fields(string(text)), "memory")
+		if top = filepath.Dir(top); err != nil {
+			break
+		}
+	}
+	d := newDaemon(t, fmt.Sprintf(config, ""), options{})
+	code, out, errs := d.ctl("check")
+	if have && (code != 0 || errs != "") {
+		t.Errorf("%d %s%s", code, out, errs)
+	}
+	if want := d.configPath() + ":5: entries.web.resources: needs the memory controller: "; !have && (code != 2 || !strings.HasPrefix(errs, want)) {
+		t.Errorf("%d %s%s, want %s", code, out, errs, want)
+	}
+	d.configure(fmt.Sprintf(config, ", optional: true"))
+	code, out, errs = d.ctl("check")
+	if said := strings.HasPrefix(errs, "sentryd: No limits by the memory controller ("); code != 0 || said == have {
+		t.Errorf("optional: %d %s%s", code, out, errs)
+	}
+}
+
 // TestLimitsRefused: a limit that the host can not keep is a mistake, with file
 // and line, unless it is optional.
 func TestLimitsRefused(t *testing.T) {

@@ -44,7 +44,7 @@ func (d *daemon) contain(name, dir string) {
 // restrain enables what the limits of a configuration need. It fails if there are
 // some that cannot be had and have to be; a daemon that has processes already goes on without them.
 func (d *daemon) restrain(cfg *config.Config) error {
-	have, missing, err := d.limit(cfg, d.enable)
+	have, missing, err := limits(cfg, d.enable)
 	d.controllers, d.lacking = have, append(d.lacking, missing...)
 	if err != nil {
 		d.lacking = append(d.lacking, "Limits do not hold: "+err.Error())
@@ -55,10 +55,10 @@ func (d *daemon) restrain(cfg *config.Config) error {
 	return err
 }
 
-// limit makes sure of the controllers that a configuration's limits need. It
+// limits makes sure of the controllers that a configuration's limits need. It
 // returns those that are there, and sentences about those that are not and need not be;
 // an error, as of a configuration that is wrong, if one has to be.
-func (d *daemon) limit(cfg *config.Config, lacking func(controllers []string) map[string]error) (have, missing []string, err error) {
+func limits(cfg *config.Config, lacking func(controllers []string) map[string]error) (have, missing []string, err error) {
 	var need []string
 	for _, e := range cfg.Entries {
 		need = append(need, e.Resources.Controllers()...)
@@ -121,7 +121,7 @@ func withoutCgroups(controllers []string) map[string]error {
 func (d *daemon) reloadable(path string) (*config.Config, error) {
 	cfg, err := config.Load(path, loadOptions())
 	if err == nil {
-		_, _, err = d.limit(cfg, d.withheld)
+		_, _, err = limits(cfg, d.withheld)
 	}
 	if err != nil {
 		return nil, err
