@@ -46,7 +46,7 @@ func suites() []suite {
 		{pkg: "pkg/peer"},
 		{pkg: "pkg/procinfo"},
 		// What rests on the kernel most: limits, containment, adoption.
-		{pkg: "integration", part: "Limit|OutOfMemory|Cgroups|FrozenSlot|Leftovers|StopLeaves|TwoDaemons|IdentityAnd|EveryKindOfSocket|KilledAtRandom|Crashes", skip: []omission{
+		{pkg: "integration", part: "Limit|Delegated|OutOfMemory|Cgroups|FrozenSlot|Leftovers|StopLeaves|TwoDaemons|IdentityAnd|EveryKindOfSocket|KilledAtRandom|Crashes", skip: []omission{
 			{tests: "TestCommands|TestCompletion|TestStatusExitCodes|TestStatusTable|TestStatusOfManySlots|TestStatusWatch|TestStateIsAsDocumented|TestColours|TestLogFormats|TestSeedTranscript",
 				why: "what is printed is the same under every kernel"},
 			{tests: "TestDocumentation|TestFences|TestMatches|TestQuickstart|TestExamplesAreValid|TestBadStarts|TestEveryMistakeIsReported",
