@@ -54,8 +54,8 @@ func limited(t *testing.T, names ...string) (in cgroup, read func(slot, file str
 	}
 }
 
-// TestLimits reads the limits back from the cgroup, changes them in place, and
-// takes them away.
+// TestLimits reads the limits back from the cgroup, changes them in place, takes
+// them away, and has them change over a death of the daemon.
 func TestLimits(t *testing.T) {
 	in, read := limited(t, "cpu", "memory", "pids")
 	const config = "entries: {web: {command: sleep 100000, count: 1%s}}"
@@ -77,7 +77,23 @@ func TestLimits(t *testing.T) {
 	if out := d.must("reload"); !strings.Contains(out, "update   web (resources)") {
 		t.Errorf("%s", out)
 	}
-	check(map[string]string{"memory.max": "33554432", "memory.high": "max", "pids.max": "30"})
+	check(map[string]string{"memory.max": "33554432", "memory.high": "max", "cpu.max": "max 100000", "pids.max": "30"})
+	d.same(before, d.state().entry("web"))
+	d.configure(fmt.Sprintf(config, ""))
+	d.must("reload")
+	check(map[string]string{"memory.max": "max", "pids.max": "max"})
+	// What changed while no daemon lived holds for those that are adopted. A cgroup
+	// that passes controllers on takes no process: the next starts where the last was.
+	d.configure(fmt.Sprintf(config, ", resources: {pids_max: 40}"))
+	d.die()
+	leaf, err := filepath.Glob(filepath.Join(string(in), "sentryd.*", "daemon"))
+	if err != nil || len(leaf) != 1 {
+		t.Fatalf("the daemon was not alone in a cgroup: %v, %v", leaf, err)
+	}
+	d.in = cgroup(leaf[0])
+	d.rise(options{})
+	d.in = in
+	check(map[string]string{"memory.max": "max", "pids.max": "40"})
 	d.same(before, d.state().entry("web"))
 	d.stop()
 }

@@ -259,7 +259,7 @@ func newCheckCommand(c *cli) *cobra.Command {
 				return err
 			}
 			// More is known by the daemon alone, which may run in another cgroup.
-			_, missing, err := limits(cfg, spawn.HostLacks)
+			missing, err := limits(cfg, spawn.HostLacks)
 			if err != nil {
 				return err
 			}

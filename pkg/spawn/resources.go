@@ -39,6 +39,9 @@ func (g *Cgroups) EnableControllers(names []string) map[string]error {
 	return missing
 }
 
+// Controllers lists those that are enabled, be it by an earlier image.
+func (g *Cgroups) Controllers() []string { return g.words("cgroup.subtree_control") }
+
 // Lacks is EnableControllers without doing it: it names those that are certainly
 // not to be had. It may be called at any time.
 func (g *Cgroups) Lacks(names []string) map[string]error {
@@ -114,7 +117,7 @@ func isRootCgroup(path string) bool {
 }
 
 func (g *Cgroups) enable(name string) error {
-	if slices.Contains(g.words("cgroup.subtree_control"), name) {
+	if slices.Contains(g.Controllers(), name) {
 		return nil
 	}
 	if !slices.Contains(g.words("cgroup.controllers"), name) {
