@@ -221,7 +221,8 @@ func TestForkBomb(t *testing.T) {
 		}
 		began := time.Now()
 		d.must("stop", "bomb")
-		if took := time.Since(began); took > testenv.Slow(1500*time.Millisecond) {
+		// The bomb takes all of an emulated processor: there only that it ends is shown.
+		if took := time.Since(began); took > 1500*time.Millisecond && testenv.Slow(1) == 1 {
 			t.Errorf("the stop took %v", took)
 		}
 		d.only()
