@@ -70,7 +70,7 @@ func TestConnectorSilent(t *testing.T) {
 	s := d.await("the silence is noticed and mended", func(s *state) bool {
 		return strings.Contains(d.String(), again) && s.Daemon.ProcConnector.Up // the line comes before the picture
 	})
-	if took := time.Since(began); took > 15*time.Second {
+	if took := time.Since(began); took > testenv.Slow(15*time.Second) {
 		t.Errorf("noticed after %v", took)
 	}
 	if n := s.entry("tick").Exits - before.entry("tick").Exits; n < 3 {

@@ -93,7 +93,7 @@ func TestStopLeavesNothing(t *testing.T) {
 				d.reexec() // the stop goes on
 			}
 			after := d.await("stopped", func(s *state) bool { return s.process("wild", 0).State == "stopped" })
-			if took := time.Since(began); took > 2*time.Second {
+			if took := time.Since(began); took > testenv.Slow(2*time.Second) {
 				t.Errorf("the stop took %v", took)
 			}
 			if p := after.process("wild", 0); len(p.Stragglers) > 0 || p.Error != "" {
@@ -221,7 +221,8 @@ func TestForkBomb(t *testing.T) {
 		}
 		began := time.Now()
 		d.must("stop", "bomb")
-		if took := time.Since(began); took > testenv.Slow(1500*time.Millisecond) {
+		// The bomb takes all of an emulated processor: there only that it ends is shown.
+		if took := time.Since(began); took > 1500*time.Millisecond && testenv.Slow(1) == 1 {
 			t.Errorf("the stop took %v", took)
 		}
 		d.only()

@@ -91,6 +91,12 @@ entries:
 		t.Helper()
 		pid := d.running("all", 1).process("all", 0).PID
 		uid := fmt.Sprintf("%d\t%[1]d\t%[1]d\t%[1]d", who.Uid)
+		eventually(t, "the shell has become sleep", func() error {
+			if name := procStatus(t, pid, "Name"); name != "sleep" {
+				return fmt.Errorf("it is %s", name)
+			}
+			return nil
+		})
 		for key, want := range map[string]string{
 			"Uid": uid, "Gid": "54322\t54322\t54322\t54322", "Groups": "54323 54324", "Umask": "0027", "NoNewPrivs": "1", "Cpus_allowed_list": "0",
 			"CapInh": "0000000000000400", "CapPrm": "0000000000000400", "CapEff": "0000000000000400", "CapBnd": "0000000000000400", "CapAmb": "0000000000000400",

@@ -54,8 +54,8 @@ func limited(t *testing.T, names ...string) (in cgroup, read func(slot, file str
 	}
 }
 
-// TestLimits reads the limits back from the cgroup, changes them in place, and
-// takes them away.
+// TestLimits reads the limits back from the cgroup, changes them in place, takes
+// them away, and has them change over a death of the daemon.
 func TestLimits(t *testing.T) {
 	in, read := limited(t, "cpu", "memory", "pids")
 	const config = "entries: {web: {command: sleep 100000, count: 1%s}}"
@@ -77,7 +77,23 @@ func TestLimits(t *testing.T) {
 	if out := d.must("reload"); !strings.Contains(out, "update   web (resources)") {
 		t.Errorf("%s", out)
 	}
-	check(map[string]string{"memory.max": "33554432", "memory.high": "max", "pids.max": "30"})
+	check(map[string]string{"memory.max": "33554432", "memory.high": "max", "cpu.max": "max 100000", "pids.max": "30"})
+	d.same(before, d.state().entry("web"))
+	d.configure(fmt.Sprintf(config, ""))
+	d.must("reload")
+	check(map[string]string{"memory.max": "max", "pids.max": "max"})
+	// What changed while no daemon lived holds for those that are adopted. A cgroup
+	// that passes controllers on takes no process: the next starts where the last was.
+	d.configure(fmt.Sprintf(config, ", resources: {pids_max: 40}"))
+	d.die()
+	leaf, err := filepath.Glob(filepath.Join(string(in), "sentryd.*", "daemon"))
+	if err != nil || len(leaf) != 1 {
+		t.Fatalf("the daemon was not alone in a cgroup: %v, %v", leaf, err)
+	}
+	d.in = cgroup(leaf[0])
+	d.rise(options{})
+	d.in = in
+	check(map[string]string{"memory.max": "max", "pids.max": "40"})
 	d.same(before, d.state().entry("web"))
 	d.stop()
 }
@@ -112,6 +128,33 @@ func TestPIDsLimit(t *testing.T) {
 	d.running("web", 20)
 	d.await("it was refused", func(*state) bool { return !strings.HasPrefix(read("many:0", "pids.events"), "max 0") })
 	d.stop()
+}
+
+// TestCheckKnowsTheHost: check refuses a limit for which no daemon on this host
+// can have the controller, and says what optional ones do not hold.
+func TestCheckKnowsTheHost(t *testing.T) {
+	const config = "entries:\n  web:\n    command: sleep 100000\n    resources: {memory_max: 64MiB%s}\n"
+	have := false
+	for top := ownCgroup(); top != "" && !have; {
+		text, err := os.ReadFile(filepath.Join(top, "cgroup.controllers"))
+		have = slices.Contains(strings.Fields(string(text)), "memory")
+		if top = filepath.Dir(top); err != nil {
+			break
+		}
+	}
+	d := newDaemon(t, fmt.Sprintf(config, ""), options{})
+	code, out, errs := d.ctl("check")
+	if have && (code != 0 || errs != "") {
+		t.Errorf("%d %s%s", code, out, errs)
+	}
+	if want := d.configPath() + ":5: entries.web.resources: needs the memory controller: "; !have && (code != 2 || !strings.HasPrefix(errs, want)) {
+		t.Errorf("%d %s%s, want %s", code, out, errs, want)
+	}
+	d.configure(fmt.Sprintf(config, ", optional: true"))
+	code, out, errs = d.ctl("check")
+	if said := strings.HasPrefix(errs, "sentryd: No limits by the memory controller ("); code != 0 || said == have {
+		t.Errorf("optional: %d %s%s", code, out, errs)
+	}
 }
 
 // TestLimitsRefused: a limit that the host can not keep is a mistake, with file

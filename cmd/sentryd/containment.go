@@ -44,8 +44,12 @@ func (d *daemon) contain(name, dir string) {
 // restrain enables what the limits of a configuration need. It fails if there are
 // some that cannot be had and have to be; a daemon that has processes already goes on without them.
 func (d *daemon) restrain(cfg *config.Config) error {
-	have, missing, err := d.limit(cfg, d.enable)
-	d.controllers, d.lacking = have, append(d.lacking, missing...)
+	missing, err := limits(cfg, d.enable)
+	d.lacking = append(d.lacking, missing...)
+	if d.cgroups != nil {
+		// Those of an earlier configuration, too: its limits are to be lifted.
+		d.controllers = d.cgroups.Controllers()
+	}
 	if err != nil {
 		d.lacking = append(d.lacking, "Limits do not hold: "+err.Error())
 		if d.cgroups != nil {
@@ -55,10 +59,10 @@ func (d *daemon) restrain(cfg *config.Config) error {
 	return err
 }
 
-// limit makes sure of the controllers that a configuration's limits need. It
-// returns those that are there, and sentences about those that are not and need not be;
-// an error, as of a configuration that is wrong, if one has to be.
-func (d *daemon) limit(cfg *config.Config, lacking func(controllers []string) map[string]error) (have, missing []string, err error) {
+// limits makes sure of the controllers that a configuration's limits need. It
+// returns sentences about those that are not there and need not be; an error, as
+// of a configuration that is wrong, if one has to be.
+func limits(cfg *config.Config, lacking func(controllers []string) map[string]error) (missing []string, err error) {
 	var need []string
 	for _, e := range cfg.Entries {
 		need = append(need, e.Resources.Controllers()...)
@@ -82,10 +86,9 @@ func (d *daemon) limit(cfg *config.Config, lacking func(controllers []string) ma
 		}
 	}
 	if len(wrong) > 0 {
-		return nil, nil, wrong
+		return nil, wrong
 	}
-	have = slices.DeleteFunc(need, func(c string) bool { return lacks[c] != nil })
-	return have, missing, nil
+	return missing, nil
 }
 
 // enable makes controllers work, and lacks says without doing so which can not;
@@ -121,7 +124,7 @@ func withoutCgroups(controllers []string) map[string]error {
 func (d *daemon) reloadable(path string) (*config.Config, error) {
 	cfg, err := config.Load(path, loadOptions())
 	if err == nil {
-		_, _, err = d.limit(cfg, d.withheld)
+		_, err = limits(cfg, d.withheld)
 	}
 	if err != nil {
 		return nil, err

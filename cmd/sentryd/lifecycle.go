@@ -14,6 +14,7 @@ import (
 
 	"github.com/sentryd/sentryd/pkg/api"
 	"github.com/sentryd/sentryd/pkg/config"
+	"github.com/sentryd/sentryd/pkg/spawn"
 	"github.com/sentryd/sentryd/pkg/view"
 )
 
@@ -256,6 +257,14 @@ func newCheckCommand(c *cli) *cobra.Command {
 			}
 			if _, err := permitOf(cfg); err != nil {
 				return err
+			}
+			// More is known by the daemon alone, which may run in another cgroup.
+			missing, err := limits(cfg, spawn.HostLacks)
+			if err != nil {
+				return err
+			}
+			for _, m := range missing {
+				fmt.Fprintln(c.stderr, "sentryd: "+m)
 			}
 			noun := "entries"
 			if len(cfg.Entries) == 1 {

@@ -54,8 +54,11 @@ func tests(list []suite, k kernel, o options, limit string) []job.Test {
 			path.Join(binaries, path.Base(s.pkg)+".test"),
 			"-test.v=test2json", "-test.paniconexit0", fmt.Sprintf("-test.short=%t", !o.long), "-test.count=1", "-test.timeout=" + limit,
 		}
-		if o.run != "" {
+		switch {
+		case o.run != "":
 			args = append(args, "-test.run="+o.run)
+		case o.part && s.part != "":
+			args = append(args, "-test.run="+s.part)
 		}
 		var skip []string
 		for _, left := range s.skip {

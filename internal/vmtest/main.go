@@ -35,7 +35,7 @@ import (
 type options struct {
 	dir, mirror, packages, kernels, run string
 	slow                                int
-	long                                bool
+	long, part                          bool
 	limit                               time.Duration
 }
 
@@ -46,9 +46,10 @@ func main() {
 	flag.StringVar(&o.kernels, "kernel", "", "comma-separated `list` of the kernels to boot (default all)")
 	flag.StringVar(&o.packages, "pkg", "", "`regexp` of the packages to test")
 	flag.StringVar(&o.run, "run", "", "`regexp` of the tests to run, as go test -run has it")
+	flag.BoolVar(&o.part, "part", false, "run of large packages only what suite.go says")
 	flag.BoolVar(&o.long, "long", false, "run the tests without -short")
 	flag.IntVar(&o.slow, "slow", 10, "`factor` for the deadlines of tests")
-	flag.DurationVar(&o.limit, "limit", 15*time.Minute, "longest `time` for one machine")
+	flag.DurationVar(&o.limit, "limit", 30*time.Minute, "longest `time` for one machine")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
@@ -135,7 +136,7 @@ func boot(ctx context.Context, o options, k kernel, list []suite, images *imageM
 		console: filepath.Join(o.dir, "console-"+k.series),
 		events:  filepath.Join(o.dir, "events-"+k.series),
 	}
-	if err := images.write(ctx, m.initrd, u, tests(list, k, o, (o.limit - o.limit/8).String()), o.slow); err != nil {
+	if err := images.write(ctx, m.initrd, u, tests(list, k, o, (o.limit-o.limit/8).String()), o.slow); err != nil {
 		return result{}, err
 	}
 	fmt.Fprintf(out, "== Linux %s (Debian %s, %d MiB)\n", u.release, k.suite, m.mib)

@@ -15,6 +15,7 @@ func kernels() []kernel {
 type suite struct {
 	pkg  string // below the module
 	skip []omission
+	part string // regexp of the tests that -part runs; empty is all
 }
 
 // An omission is tests that are left out, and why. All others run, so that a
@@ -45,7 +46,8 @@ func suites() []suite {
 		{pkg: "pkg/fdstore"},
 		{pkg: "pkg/peer"},
 		{pkg: "pkg/procinfo"},
-		{pkg: "integration", skip: []omission{
+		// What rests on the kernel most: limits, containment, adoption.
+		{pkg: "integration", part: "Limit|Delegated|OutOfMemory|Cgroups|FrozenSlot|Leftovers|StopLeaves|TwoDaemons|IdentityAnd|EveryKindOfSocket|KilledAtRandom|Crashes", skip: []omission{
 			{tests: "TestCommands|TestCompletion|TestStatusExitCodes|TestStatusTable|TestStatusOfManySlots|TestStatusWatch|TestStateIsAsDocumented|TestColours|TestLogFormats|TestSeedTranscript",
 				why: "what is printed is the same under every kernel"},
 			{tests: "TestDocumentation|TestFences|TestMatches|TestQuickstart|TestExamplesAreValid|TestBadStarts|TestEveryMistakeIsReported",
@@ -57,7 +59,6 @@ func suites() []suite {
 			{tests: "TestPrometheusScrapes", why: "Prometheus is a hundred times the size of all else, and asks nothing of the kernel"},
 			{tests: "TestUpgrade", why: "builds a program, and there is no compiler"},
 			{tests: "TestRedisIsKeptRunning|TestWebExample", why: "redis-server is not installed", without: "redis-server"},
-			{tests: "TestHandover", why: "before Linux 6.15 how a main process that took over ends may be unknown, and nothing follows it then"},
 			{tests: "TestNginxIsKeptRunning|TestWebExample", why: "nginx is not installed", without: "nginx"},
 		}},
 	}

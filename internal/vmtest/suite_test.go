@@ -61,6 +61,20 @@ func TestImagePackage(t *testing.T) {
 	}
 }
 
+// TestPart: what -part runs is a part of its package.
+func TestPart(t *testing.T) {
+	list := []suite{{pkg: "pkg/x", part: "TestA"}, {pkg: "pkg/y"}}
+	jobs := tests(list, kernel{}, options{part: true}, "1m")
+	if !slices.Contains(jobs[0].Args, "-test.run=TestA") || slices.ContainsFunc(jobs[1].Args, func(a string) bool { return strings.HasPrefix(a, "-test.run") }) {
+		t.Errorf("%+v", jobs)
+	}
+	for _, s := range suites() {
+		if _, err := regexp.Compile(s.part); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestTestsUnderAKernel(t *testing.T) {
 	list := []suite{{pkg: "pkg/x", skip: []omission{{tests: "TestA|TestB"}, {tests: "TestC", kernel: "6.12"}}}}
 	for series, want := range map[string]string{"6.1": "-test.skip=^(TestA|TestB)$", "6.12": "-test.skip=^(TestA|TestB|TestC)$"} {

@@ -28,7 +28,10 @@ type Cgroups struct {
 const leaf = "daemon"
 
 // OpenCgroups makes the directory of that name below the cgroup of this
-// process, or takes up the one that an earlier image made. It fails where there
+// process, or takes up the one that an earlier image made. Where a service manager
+// started this process in a cgroup "daemon" of one that it delegated (systemd.resource-control(5),
+// DelegateSubgroup=daemon, systemd 254), it is beside that: then controllers can be
+// enabled above it, and the service started again, while children live. It fails where there
 // is no cgroup v2 tree, where this user may not write to its part of it, and
 // where clone3(2) can not enter a cgroup (Linux 5.7; a seccomp filter may forbid it).
 func OpenCgroups(name string) (*Cgroups, error) {
@@ -40,9 +43,15 @@ func OpenCgroups(name string) (*Cgroups, error) {
 	if _, _, errno := syscall.RawSyscall(unix.SYS_CLONE3, 0, 0, 0); errno != syscall.EINVAL {
 		return nil, fmt.Errorf("enter a cgroup by clone3: %w", errno)
 	}
+	above := own
 	dir := filepath.Join(own, name)
-	if filepath.Base(own) == leaf && filepath.Base(filepath.Dir(own)) == name {
-		dir = filepath.Dir(own)
+	if parent := filepath.Dir(own); filepath.Base(own) == leaf {
+		switch {
+		case filepath.Base(parent) == name: // an earlier image moved
+			dir = parent
+		case delegated(parent):
+			above, dir = parent, filepath.Join(parent, name)
+		}
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, fmt.Errorf("make a cgroup: %w", err)
@@ -56,12 +65,20 @@ func OpenCgroups(name string) (*Cgroups, error) {
 	}
 	// A process may enter a cgroup if we may write to that cgroup.procs and to
 	// that of the nearest cgroup above both (cgroups(7), "delegation containment").
-	for _, d := range []string{own, dir} {
+	for _, d := range []string{own, above, dir} {
 		if err := unix.Faccessat(unix.AT_FDCWD, filepath.Join(d, "cgroup.procs"), unix.W_OK, unix.AT_EACCESS); err != nil {
 			return nil, fmt.Errorf("move a process from the cgroup %s: %w", d, err)
 		}
 	}
 	return &Cgroups{dir: dir}, nil
+}
+
+// delegated reports whether systemd says that a cgroup is its service's to divide:
+// CGROUP_DELEGATION.md, since systemd 251.
+func delegated(path string) bool {
+	b := make([]byte, 8)
+	n, err := unix.Getxattr(path, "user.delegate", b)
+	return err == nil && string(b[:n]) == "1"
 }
 
 // Dir is the directory's path.

@@ -30,6 +30,7 @@ var helpers = map[string]func() error{
 	"controllers": helpControllers,
 	"refused":     helpRefused,
 	"hungry":      helpHungry,
+	"subgroup":    helpSubgroup,
 }
 
 func runHelper(t *testing.T, name string, wrap ...string) string {

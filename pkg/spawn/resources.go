@@ -39,6 +39,9 @@ func (g *Cgroups) EnableControllers(names []string) map[string]error {
 	return missing
 }
 
+// Controllers lists those that are enabled, be it by an earlier image.
+func (g *Cgroups) Controllers() []string { return g.words("cgroup.subtree_control") }
+
 // Lacks is EnableControllers without doing it: it names those that are certainly
 // not to be had. It may be called at any time.
 func (g *Cgroups) Lacks(names []string) map[string]error {
@@ -49,10 +52,31 @@ func (g *Cgroups) Lacks(names []string) map[string]error {
 		}
 		err := g.above(name)
 		if err == nil {
-			err = g.alone(strconv.Itoa(os.Getpid()))
+			_, err = g.alone()
 		}
 		if err != nil {
 			missing[name] = err
+		}
+	}
+	return missing
+}
+
+// HostLacks names those of the controllers that no cgroup of this host can have,
+// as far as this process sees it, each with the reason. Others may be had in one
+// cgroup and not in another.
+func HostLacks(names []string) map[string]error {
+	missing := make(map[string]error)
+	top, err := ownCgroup()
+	for err == nil && unix.Access(filepath.Join(filepath.Dir(top), "cgroup.controllers"), unix.F_OK) == nil {
+		top = filepath.Dir(top)
+	}
+	have := readWords(filepath.Join(top, "cgroup.controllers"))
+	for _, name := range names {
+		switch {
+		case err != nil:
+			missing[name] = err
+		case !slices.Contains(have, name):
+			missing[name] = fmt.Errorf("the cgroup v2 tree at %s does not have it", top)
 		}
 	}
 	return missing
@@ -69,20 +93,22 @@ func (g *Cgroups) above(name string) error {
 	return nil
 }
 
-// alone reports an error if a process is in the cgroup above, other than the one
-// of that pid. The kernel itself would refuse the memory controller there, but let
-// the others make it a cgroup of threads, below which nothing can be started.
-func (g *Cgroups) alone(but string) error {
+// alone reports an error if a process other than this one is in the cgroup above,
+// and whether this one is. The kernel itself would refuse the memory controller
+// there, but let the others make it a cgroup of threads, below which nothing can be started.
+func (g *Cgroups) alone() (there bool, err error) {
 	above := filepath.Dir(g.dir)
 	if isRootCgroup(above) {
-		return nil
+		return false, nil
 	}
-	for _, pid := range readWords(filepath.Join(above, "cgroup.procs")) {
-		if n, err := strconv.Atoi(pid); err == nil && pid != but {
-			return fmt.Errorf("process %d (%s) is in the cgroup %s as well, which may have no other to pass it on: a service with Delegate=yes has one of its own", n, comm(n), above)
+	for _, word := range readWords(filepath.Join(above, "cgroup.procs")) {
+		if word == strconv.Itoa(os.Getpid()) {
+			there = true
+		} else if pid, err := strconv.Atoi(word); err == nil {
+			return false, fmt.Errorf("process %d (%s) is in the cgroup %s as well, which may have no other to pass it on: a service with Delegate=yes has one of its own", pid, comm(pid), above)
 		}
 	}
-	return nil
+	return there, nil
 }
 
 // isRootCgroup: only the root of the tree, as no cgroup namespace shows it, has no type.
@@ -91,7 +117,7 @@ func isRootCgroup(path string) bool {
 }
 
 func (g *Cgroups) enable(name string) error {
-	if slices.Contains(g.words("cgroup.subtree_control"), name) {
+	if slices.Contains(g.Controllers(), name) {
 		return nil
 	}
 	if !slices.Contains(g.words("cgroup.controllers"), name) {
@@ -116,11 +142,7 @@ func (g *Cgroups) enable(name string) error {
 // vacate takes this process out of the cgroup that it was started in, if that
 // leaves none there.
 func (g *Cgroups) vacate() error {
-	above := filepath.Dir(g.dir)
-	if isRootCgroup(above) {
-		return nil
-	}
-	if err := g.alone(strconv.Itoa(os.Getpid())); err != nil {
+	if there, err := g.alone(); err != nil || !there {
 		return err
 	}
 	path := filepath.Join(g.dir, leaf)

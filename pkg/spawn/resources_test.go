@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,8 +17,8 @@ import (
 )
 
 // limitable makes a cgroup in which every controller can be had, and returns its
-// directory, and how to run one of helpers in it.
-func limitable(t *testing.T) (dir string, run func(helper string) string) {
+// directory, and how to run one of helpers in it, or in the one of that name in it.
+func limitable(t *testing.T) (dir string, run func(helper string, sub ...string) string) {
 	t.Helper()
 	testenv.Need(t, testenv.Root())
 	own, err := ownCgroup()
@@ -39,9 +40,9 @@ func limitable(t *testing.T) (dir string, run func(helper string) string) {
 			t.Errorf("remove %s: %v", dir, err)
 		}
 	})
-	return dir, func(helper string) string {
+	return dir, func(helper string, sub ...string) string {
 		t.Helper()
-		fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
+		fd, err := unix.Open(filepath.Join(append([]string{dir}, sub...)...), unix.O_PATH|unix.O_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -140,8 +141,8 @@ func helpRefused() error {
 	if err != nil {
 		return err
 	}
-	other := exec.Command("cat")
-	hold, err := other.StdinPipe()
+	other := exec.Command("cat") // until the end of its input
+	in, err := other.StdinPipe()
 	if err != nil {
 		return err
 	}
@@ -149,7 +150,7 @@ func helpRefused() error {
 		return err
 	}
 	defer func() {
-		hold.Close()
+		in.Close()
 		_ = other.Wait()
 		g.Close()
 	}()
@@ -173,6 +174,64 @@ func helpRefused() error {
 		return fmt.Errorf("%+v: %v", ev, err)
 	}
 	p.Close()
+	return nil
+}
+
+// TestDelegateSubgroup is as under systemd with DelegateSubgroup=daemon: controllers
+// are had without a move, and the service can be started again while they are in use.
+func TestDelegateSubgroup(t *testing.T) {
+	dir, run := limitable(t)
+	if err := unix.Setxattr(dir, "user.delegate", []byte("1"), 0); err != nil {
+		t.Skip("needs extended attributes of cgroups: Linux 5.7: " + err.Error())
+	}
+	sub := filepath.Join(dir, leaf)
+	if err := os.Mkdir(sub, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Rmdir(sub) })
+	for range 2 {
+		run("subgroup", leaf)
+	}
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	cmd := exec.Command("true")
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: fd}
+	if err := cmd.Run(); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("the cgroup above takes a process (%v): this shows nothing", err)
+	}
+}
+
+func helpSubgroup() error {
+	own, err := ownCgroup()
+	if err != nil {
+		return err
+	}
+	g, err := OpenCgroups("limits")
+	if err != nil {
+		return err
+	}
+	names := []string{"cpu", "memory", "pids"}
+	if missing := g.EnableControllers(names); g.Dir() != filepath.Join(filepath.Dir(own), "limits") || len(missing) > 0 {
+		return fmt.Errorf("in %s missing: %v", g.Dir(), missing)
+	}
+	if now, err := ownCgroup(); now != own {
+		return fmt.Errorf("moved from %s to %s (%v)", own, now, err)
+	}
+	p, err := New(Options{})
+	if err != nil {
+		return err
+	}
+	spec := sh("exit 3")
+	spec.Place = Place{Cgroup: g.Path("a:0"), Settings: []Setting{{"pids.max", "5"}}}
+	p.Start(1, spec)
+	if ev, err := helpEvents(p, 2); err != nil || ev[1].Status.Code != 3 {
+		return fmt.Errorf("%+v: %v", ev, err)
+	}
+	p.Close()
+	g.Close()
 	return nil
 }
 

@@ -71,6 +71,9 @@ func Adopt(o Options, in Search, r *Remains, broken error) (*Supervisor, error) 
 	restart := make(map[string]bool)
 	for _, c := range config.Compare(applied, o.Config).Entries {
 		restart[c.Name] = c.Action == config.Restart
+		if slices.Contains(c.Keys, "resources") {
+			s.relimit(c.Name)
+		}
 	}
 	s.decide(fsm.Configure{Entries: machineEntries(o.Config), Restart: restart})
 	if fresh {
