@@ -61,9 +61,8 @@
 //   - The exit status of a process is that of its leader, or, if that is zero,
 //     of its last task. A thread that ended alone and failed is not told apart.
 //
-//   - A main process leads a session of its own, or the session that it was
-//     started in has other processes. Where it does lead one, the session of a
-//     descendant is one that a member made.
+//   - Where a main process leads a session of its own, every session that a
+//     descendant is in was made by a member, heard of or not.
 //
 //   - A root may be added before or after the events about it arrived. Events
 //     about processes that are no members are kept for a while (see [New]), and

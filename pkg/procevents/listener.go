@@ -41,20 +41,12 @@ type Stats struct {
 	Proofs    uint64 // events caused because nothing else was heard for 10 s
 }
 
-// conn is what both a netlink.Conn and an inherited os.File offer.
-type conn interface {
-	syscall.Conn
-	SetReadDeadline(time.Time) error
-	Close() error
-}
-
 // Listener is a subscription to the host's process events.
 //
 // One goroutine at a time may call Receive. All other methods may be called at
 // any time from any goroutine.
 type Listener struct {
-	conn   conn
-	raw    syscall.RawConn
+	sock   *socket
 	buffer int
 	kinds  kindSet
 	batch  *batch
@@ -123,13 +115,14 @@ func dial(cfg Config, kinds kindSet, f filter) (*Listener, error) {
 	if err != nil {
 		return nil, explain("open", err)
 	}
+	defer c.Close()
 	l, err := newListener(c, kinds)
-	if err == nil {
-		l.numbered = f == noFilter
-		err = l.subscribe(cfg, f)
-	}
 	if err != nil {
-		c.Close()
+		return nil, err
+	}
+	l.numbered = f == noFilter
+	if err := l.subscribe(cfg, f); err != nil {
+		l.sock.close()
 		return nil, err
 	}
 	return l, nil
@@ -140,22 +133,30 @@ func dial(cfg Config, kinds kindSet, f filter) (*Listener, error) {
 // cfg should be that of the earlier one. Its Kinds say what Receive returns of
 // what the socket gets; what the socket gets, and its buffer, stay as they are.
 //
-// The file has to be in non-blocking mode, as [Listener.File] and an inherited
-// descriptor of a Listener are. The Listener owns it from then on, unless an
-// error is returned. Nothing is sent and nothing waited for; if no events come
-// Receive will notice as always.
+// The Listener owns the file from then on, unless an error is returned. Nothing
+// is sent and nothing waited for; if no events come Receive will notice as always.
 func FromFile(f *os.File, cfg Config) (*Listener, error) {
 	kinds, err := kindsOf(cfg.Kinds)
 	if err != nil {
 		return nil, err
 	}
-	if err := f.SetReadDeadline(time.Time{}); err != nil {
-		return nil, fmt.Errorf("proc connector: inherited socket: %w", err)
-	}
 	l, err := newListener(f, kinds)
 	if err != nil {
 		return nil, err
 	}
+	if err := l.inherited(); err != nil {
+		l.sock.close()
+		return nil, err
+	}
+	if err := f.Close(); err != nil {
+		l.sock.close()
+		return nil, fmt.Errorf("proc connector: inherited socket: %w", err)
+	}
+	return l, nil
+}
+
+// inherited sees that the socket is a connector's, and begins where it is.
+func (l *Listener) inherited() (err error) {
 	var domain, protocol int
 	if err := l.control(func(fd int) (err error) {
 		if domain, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil {
@@ -164,31 +165,38 @@ func FromFile(f *os.File, cfg Config) (*Listener, error) {
 		protocol, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
 		return err
 	}); err != nil {
-		return nil, fmt.Errorf("proc connector: inherited socket: %w", err)
+		return fmt.Errorf("proc connector: inherited socket: %w", err)
 	}
 	if domain != unix.AF_NETLINK || protocol != unix.NETLINK_CONNECTOR {
-		return nil, errors.New("proc connector: inherited socket is not a connector's")
+		return errors.New("proc connector: inherited socket is not a connector's")
 	}
-	l.numbered = kinds == allKinds
+	l.numbered = l.kinds == allKinds
 	if l.reported, err = l.Lost(); err != nil {
-		return nil, err
+		return err
 	}
 	if l.heard, err = monotonic(); err != nil {
-		return nil, err
+		return err
 	}
-	return l, l.checkIn(l.quietAfter)
+	return l.checkIn(l.quietAfter)
 }
 
-func newListener(c conn, kinds kindSet) (*Listener, error) {
-	raw, err := c.SyscallConn()
+// newListener makes one of a duplicate of c.
+func newListener(c syscall.Conn, kinds kindSet) (*Listener, error) {
+	fd, err := dup(c)
 	if err != nil {
-		return nil, fmt.Errorf("proc connector: %w", err)
+		return nil, err
 	}
-	l := &Listener{conn: c, raw: raw, kinds: kinds, batch: newBatch(), quietAfter: quietAfter, answerWithin: answerWithin}
+	sock, err := newSocket(fd)
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	l := &Listener{sock: sock, kinds: kinds, batch: newBatch(sock), quietAfter: quietAfter, answerWithin: answerWithin}
 	if err := l.control(func(fd int) (err error) {
 		l.buffer, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
 		return err
 	}); err != nil {
+		sock.close()
 		return nil, fmt.Errorf("proc connector: read buffer size: %w", err)
 	}
 	return l, nil
@@ -265,13 +273,7 @@ func (l *Listener) send(words ...uint32) error {
 }
 
 // control runs fn with the socket's descriptor, which stays open meanwhile.
-func (l *Listener) control(fn func(fd int) error) error {
-	var err error
-	if ctlErr := l.raw.Control(func(fd uintptr) { err = fn(int(fd)) }); ctlErr != nil {
-		return ctlErr
-	}
-	return err
-}
+func (l *Listener) control(fn func(fd int) error) error { return l.sock.control(fn) }
 
 // Buffer returns the size of the receive buffer in bytes of kernel memory, as
 // the kernel granted it. An event takes 832 of them.
@@ -281,10 +283,6 @@ func (l *Listener) Buffer() int { return l.buffer }
 func (l *Listener) Stats() Stats {
 	return Stats{Overruns: l.overruns.Load(), Malformed: l.malformed.Load(), Foreign: l.foreign.Load(), Proofs: l.proofs.Load()}
 }
-
-// SyscallConn gives access to the socket, for example to its number when it is
-// to be kept through an execve. It is close-on-exec and non-blocking.
-func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.raw, nil }
 
 // File returns a duplicate of the socket, close-on-exec, for [FromFile]. Both
 // have one subscription and one queue of events between them.
@@ -311,5 +309,5 @@ func (l *Listener) Close() error {
 	// Without this the kernel would go on making messages, until it notices
 	// that nobody takes them. A failure leaves just that.
 	_ = l.send(mcastIgnore)
-	return l.conn.Close()
+	return l.sock.close()
 }

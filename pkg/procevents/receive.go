@@ -34,14 +34,15 @@ type batch struct {
 	wait  bool // whether to wait for the first
 	n     int  // how many came
 	errno unix.Errno
-	recv  func(fd uintptr) (done bool)
+	sock  *socket
+	recv  func(set uintptr) (done bool)
 
 	next   int // datagram that is decoded next
 	offset int // of the message in it
 }
 
-func newBatch() *batch {
-	b := new(batch)
+func newBatch(s *socket) *batch {
+	b := &batch{sock: s}
 	for i := range b.headers {
 		b.iovecs[i].Base = &b.data[i][0]
 		b.iovecs[i].SetLen(slotLen)
@@ -50,32 +51,51 @@ func newBatch() *batch {
 		h.Iov = &b.iovecs[i]
 		h.SetIovlen(1)
 	}
-	b.recv = b.recvmmsg
+	b.recv = b.receive
 	return b
 }
 
-// recvmmsg takes what is queued, up to b.want datagrams. It reports false, to
-// have the poller wait, when there is nothing and b.wait is set.
-func (b *batch) recvmmsg(fd uintptr) (done bool) {
+// receive takes what is queued, up to b.want datagrams. It reports false, to have
+// the poller wait for the set, when there is nothing and b.wait is set.
+func (b *batch) receive(set uintptr) (done bool) {
+	s := b.sock
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.armed {
+		s.disarm(int(set))
+	}
+	if s.fd < 0 {
+		b.n, b.errno = 0, unix.EBADF
+		return true
+	}
+	b.recvmmsg(uintptr(s.fd))
+	if b.errno != unix.EAGAIN || !b.wait {
+		return true
+	}
+	if !s.armed {
+		if err := s.arm(int(set)); err != nil {
+			b.errno, _ = err.(unix.Errno)
+			return true
+		}
+	}
+	return false
+}
+
+// recvmmsg makes the system call, without waiting.
+func (b *batch) recvmmsg(fd uintptr) {
 	for i := range b.headers[:b.want] {
 		b.headers[i].Hdr.Namelen = unix.SizeofSockaddrNetlink
 	}
+	b.next, b.offset = 0, 0
 	for {
 		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.headers[0])),
 			uintptr(b.want), unix.MSG_DONTWAIT, 0, 0)
 		b.n, b.errno = int(n), errno
-		b.next, b.offset = 0, 0
-		switch errno {
-		case 0:
-			return true
-		case unix.EINTR:
-			continue
-		case unix.EAGAIN:
+		if errno != 0 {
 			b.n = 0
-			return !b.wait
-		default:
-			b.n = 0
-			return true
+		}
+		if errno != unix.EINTR {
+			return
 		}
 	}
 }
@@ -113,7 +133,7 @@ func (l *Listener) Receive(dst []Event) (int, error) {
 		}
 		b.want = min(len(dst), batchLen)
 		b.wait = !l.overrun
-		if err := l.raw.Read(b.recv); err != nil {
+		if err := l.sock.raw.Read(b.recv); err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) && !l.overdue() {
 				err = l.check()
 			} else {
@@ -146,7 +166,7 @@ func (l *Listener) Receive(dst []Event) (int, error) {
 			l.overrun = false
 			return 0, l.overrunError()
 		default:
-			return 0, fmt.Errorf("proc connector: %w", os.NewSyscallError("recvmmsg", b.errno))
+			return 0, l.ioError("receive", os.NewSyscallError("recvmmsg", b.errno))
 		}
 	}
 }
