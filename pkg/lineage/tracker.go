@@ -65,7 +65,7 @@ func New[K comparable](history int) *Tracker[K] {
 // Lost says that from since on every event is applied, and that of those before
 // it some may be missing. It is called when a subscription begins and after each
 // overrun, with a clock reading taken after the socket took events again (that
-// is, after procevents.ErrOverrun was returned). If there are roots a listing is wanted from
+// is, after an error that matches procevents.ErrLost was returned). If there are roots a listing is wanted from
 // then on; see [Tracker.Rebuild].
 func (t *Tracker[K]) Lost(since time.Duration) {
 	t.mu.Lock()

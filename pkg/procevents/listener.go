@@ -21,9 +21,9 @@ const DefaultBuffer = 8 << 20
 // Config says how to subscribe.
 type Config struct {
 	// Kinds are the kinds of events that Receive returns; none means all. Ask
-	// for those in use only: making and queueing an event costs the process
-	// that causes it more than reading it costs the reader. Where the kernel
-	// can it does not queue the others, otherwise they are sorted out here. Ack
+	// for those in use only: the others take no room in the buffer and cost the
+	// reader nothing where the kernel can keep them away, otherwise they are sorted
+	// out here. Those who cause them pay all the same. Ack
 	// and Unknown cannot be asked for: they come when all kinds do.
 	Kinds []Kind
 	// Buffer is how much kernel memory, in bytes, may hold events that are not
