@@ -138,6 +138,31 @@ func TestConnectorReload(t *testing.T) {
 	d.stop()
 }
 
+// TestConnectorInPIDNamespace: the same in a PID namespace, as a container has
+// one, where the daemon is process 1.
+func TestConnectorInPIDNamespace(t *testing.T) {
+	testenv.Need(t, testenv.Root(), testenv.Tool("unshare"))
+	bin := filepath.Join(t.TempDir(), "sentryd-in-pidns")
+	script := "#!/bin/sh\nexec unshare --pid --fork --kill-child --mount-proc " + docsBinary(t) + " \"$@\"\n"
+	if err := os.WriteFile(bin, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d := startDaemon(t, ticking, options{bin: bin})
+	s := d.await("exits", func(s *state) bool { return s.entry("tick").Exits >= 3 })
+	if c := s.Daemon.ProcConnector; c.Up || !strings.Contains(c.Reason, "PID namespace") || !strings.Contains(c.Reason, "share the host's PID namespace") {
+		t.Errorf("the connector: %+v", c)
+	}
+	if !strings.Contains(d.String(), "the proc connector is not heard") {
+		t.Errorf("the log does not say it:\n%s", d)
+	}
+	if got := d.metrics()["sentryd_proc_connector_up"]; got != 0 {
+		t.Errorf("sentryd_proc_connector_up is %v", got)
+	}
+	checkCounters(t, s)
+	d.must("stop") // unshare passes no signal on
+	d.finish(0)
+}
+
 // TestConnectorInUserNamespace: where the connector cannot be had that is said,
 // in words a person can act on, and exits are counted all the same.
 func TestConnectorInUserNamespace(t *testing.T) {

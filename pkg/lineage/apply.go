@@ -28,10 +28,17 @@ func (t *Tracker[K]) match(r *record) bool {
 	case procevents.Exec:
 		p := t.member(r)
 		if p == nil {
-			return false
+			if p = t.ghost(r.tgid, r.at); p != nil {
+				p.root.counts.Execs++
+				p.execed = true
+			}
+			return p != nil
 		}
 		p.root.counts.Execs++
 		p.execed = true
+		if p.counted && len(p.threads) == 0 { // an Exit that was heard was another's
+			p.doubted, p.mixed, p.unsure = false, false, false
+		}
 		// All other threads are gone, and this one has become the leader. Their
 		// exits may arrive yet.
 		p.leaderFrom, p.comm = max(p.leaderFrom, r.at), ""
@@ -44,9 +51,12 @@ func (t *Tracker[K]) match(r *record) bool {
 		if p == nil {
 			return false
 		}
-		p.sid, p.sidAt = p.pid, r.at
+		t.leads(p, r.at)
 	case procevents.Coredump:
 		p := t.member(r)
+		if p == nil {
+			p = t.ghost(r.tgid, r.at)
+		}
 		if p == nil {
 			return false
 		}
@@ -67,7 +77,23 @@ func (t *Tracker[K]) member(r *record) *process[K] {
 	return nil
 }
 
+// leads notes that p made a session. Of a process with threads this may be heard
+// after forks that another of them made since.
+func (t *Tracker[K]) leads(p *process[K], at time.Duration) {
+	p.sid, p.sidAt = p.pid, at
+	p.root.leads = p.root.leads || p == p.root.main
+	if p.counted && len(p.threads) == 0 {
+		return
+	}
+	for c := p.root.members; c != nil; c = c.next { // the newest first
+		if c.parent == p && c.from >= at && c.sid != c.pid {
+			c.sid = p.sid
+		}
+	}
+}
+
 func (t *Tracker[K]) forkThread(r *record) bool {
+	t.reused(r)
 	p := t.member(r)
 	if p == nil {
 		return false
@@ -76,103 +102,75 @@ func (t *Tracker[K]) forkThread(r *record) bool {
 		p.threads = make(map[int32]struct{})
 	}
 	p.threads[r.pid] = struct{}{}
+	t.history.given(r.pid, r.at)
 	return true
 }
 
 func (t *Tracker[K]) forkProcess(r *record) bool {
-	p := t.procs[r.pid]
 	parent := t.procs[r.parent]
 	if parent == nil || r.at < parent.from {
-		parent = t.ghost(r)
+		parent = t.ghost(r.parent, r.at)
 	}
-	for i := range t.ghosts { // from now on the pid is another's
-		if g := &t.ghosts[i]; g.p.pid == r.pid && r.at > g.p.from {
-			g.until = min(g.until, r.at)
-		}
-	}
-	switch {
-	case p == nil:
-	case r.at < p.from:
-		return false // of an earlier process
-	case r.at <= p.until:
+	p := t.procs[r.pid]
+	if p != nil && p.from <= r.at && r.at <= p.until {
 		p.from, p.until = r.at, r.at // known already, but not this exactly
 		if parent != nil && parent.root == p.root {
 			p.parent = parent
 		}
 		return true
-	default:
-		t.displace(r.pid, r.at)
 	}
+	if parent != nil && t.late(r, parent.root) {
+		return true
+	}
+	t.reused(r)
 	if parent == nil {
 		return false
 	}
 	parent.root.counts.Forks++
-	t.insert(parent.root, &process[K]{
+	child := &process[K]{
 		pid: r.pid, from: r.at, until: r.at, counted: true,
 		parent: parent, sid: parent.sid, comm: parent.comm,
-	})
+	}
+	if p != nil && r.at < p.from {
+		// The history tells of it when its number has been given on.
+		child.root = parent.root
+		t.past(child, p.from)
+		return true
+	}
+	t.history.given(r.pid, r.at)
+	t.insert(parent.root, child)
 	return true
 }
 
-// displace ends the member of that pid, which has been given to another
-// process. Its own exits, unless they all arrived, come late.
-func (t *Tracker[K]) displace(pid int32, at time.Duration) {
-	p := t.procs[pid]
-	if p == nil {
-		return
-	}
-	if earlier := t.owed[pid]; earlier != nil {
-		delete(t.owed, pid)
-		t.count(earlier, Unknown)
-	}
-	for other, o := range t.owed {
-		if o.until+lateExit < at { // its Exit was taken for another's
-			delete(t.owed, other)
-			t.count(o, Unknown)
+// late says whether the Fork is that of a member which was found before it arrived,
+// and has ended since.
+func (t *Tracker[K]) late(r *record, root *root[K]) bool {
+	for i := range t.ghosts {
+		p := t.ghosts[i].p
+		if p.pid == r.pid && p.root == root && p.from != p.until && p.from <= r.at && r.at <= min(p.until, t.ghosts[i].until) {
+			p.from, p.until = r.at, r.at
+			return true
 		}
 	}
-	t.unlink(p)
-	p.until = at // from then on the pid is another's
-	switch {
-	case p.doubted || p.looking != 0:
-		t.count(p, Unknown) // the Exit that was heard may be another's
-		return
-	case p.leaderGone && len(p.threads) == 0:
-		t.close(p, p.status(), p.lastAt)
-		return
-	}
-	t.owed[pid] = p
+	return false
 }
 
-// exitOwed takes an Exit that is that of a displaced process. Once the pid is
-// another's, the kernel no longer knows the parent of the leader that had it.
-func (t *Tracker[K]) exitOwed(r *record) bool {
-	p := t.owed[r.tgid]
-	if p == nil {
-		return false
-	}
-	if r.pid == r.tgid {
-		if p.leaderGone || r.parent != 0 && r.at >= p.until {
-			return false
+// reused notes that a number was given to the task of that Fork: who had it
+// before has ended.
+func (t *Tracker[K]) reused(r *record) {
+	for i := range t.ghosts {
+		if g := &t.ghosts[i]; g.p.pid == r.pid && r.at > g.p.from {
+			g.until = min(g.until, r.at)
 		}
-		p.leaderGone, p.leaderCode = true, r.code
-	} else {
-		if _, ok := p.threads[r.pid]; !ok {
-			return false
+	}
+	for _, p := range t.owed {
+		if p.pid == r.pid && r.at > p.from {
+			p.free = min(p.free, r.at)
 		}
-		delete(p.threads, r.pid)
 	}
-	p.lastCode = r.code
-	// It may as well be that of the pid's new owner, released as early.
-	if next := t.member(r); next != nil && r.pid == r.tgid && r.at >= p.until {
-		next.mixed, p.unsure = true, true
-		t.lookAt(next)
+	if p := t.procs[r.pid]; p != nil && p.until < r.at {
+		t.displace(p, r.at)
 	}
-	if p.leaderGone && len(p.threads) == 0 {
-		delete(t.owed, r.tgid)
-		t.close(p, p.status(), r.at)
-	}
-	return true
 }
 
 // exit takes an Exit of one of the member's tasks.
@@ -180,12 +178,19 @@ func (t *Tracker[K]) exit(p *process[K], r *record) {
 	if r.pid == r.tgid && r.at < p.leaderFrom {
 		return // of a leader that an execve of another thread ended
 	}
-	doubt := p.looking != 0 || !p.counted
+	if r.pid == r.tgid && p.counted && p.leaderGone && !p.doubted {
+		return // an earlier process's: its own was heard
+	}
 	if r.pid == r.tgid {
 		p.leaderGone, p.leaderAt, p.leaderCode = true, r.at, r.code
-		p.unsure = false
-		if !p.owns(r) {
-			doubt, p.doubted, p.unsure = true, true, p.mixed || p.doubted
+		p.orphaned = r.parent == 0
+		switch t.whose(p, r) {
+		case itsOwn:
+			p.doubted, p.mixed, p.unsure, p.looking = false, false, false, 0
+		case perhapsAnon:
+			p.doubted, p.unsure = true, false
+		case anyones:
+			p.doubted, p.unsure = true, true
 		}
 	} else if _, ok := p.threads[r.pid]; ok {
 		delete(p.threads, r.pid)
@@ -195,7 +200,7 @@ func (t *Tracker[K]) exit(p *process[K], r *record) {
 	p.lastAt, p.lastCode = r.at, r.code
 	switch {
 	case !p.leaderGone:
-	case doubt:
+	case p.doubted || !p.counted:
 		t.lookAt(p)
 	case len(p.threads) == 0:
 		t.end(p, p.status(), r.at)
@@ -223,10 +228,7 @@ func (t *Tracker[K]) insert(r *root[K], p *process[K]) {
 func (t *Tracker[K]) unlink(p *process[K]) {
 	r := p.root
 	if t.listing {
-		t.left[p.pid] = departed[K]{r, p.until}
-		if p.sid != 0 {
-			t.sessions[p.sid] = r
-		}
+		t.leave(r, p)
 	}
 	if p.prev != nil {
 		p.prev.next = p.next

@@ -41,11 +41,14 @@
 //
 //   - The one exception is Exit: the parent is told first, and the event is sent
 //     later. The pid may be another's by then, and that one's Fork have arrived.
-//     Identity is the pid and the timestamp of its Fork. An Exit from before that, or
-//     one without a parent while another is owed, is the earlier process's. Of
-//     one without a parent soon after the Fork only a look tells whose it is. Where pids
-//     are reused within microseconds, two such Exits may be told with each other's
-//     status, or with none.
+//     Identity is the pid and the timestamp of its Fork. An Exit that has a parent,
+//     or is from before the next Fork, is told as it was. One that has none, where
+//     two processes of the pid may have ended, is nobody's for certain: both are
+//     counted as [Unknown], and neither is told as a crash (owed.go says why nothing
+//     in the event helps). Who lives is found out by a look, and is right even where
+//     pids are reused within microseconds. Two things are assumed:
+//     an Exit comes within 100 ms after its pid was given on, and not from a process
+//     of which the whole history has nothing.
 //
 //   - Exit is per task. A process has ended when its last task has, so its
 //     threads are counted, by their tgid. An execve from any thread ends all
@@ -57,6 +60,9 @@
 //
 //   - The exit status of a process is that of its leader, or, if that is zero,
 //     of its last task. A thread that ended alone and failed is not told apart.
+//
+//   - Where a main process leads a session of its own, every session that a
+//     descendant is in was made by a member, heard of or not.
 //
 //   - A root may be added before or after the events about it arrived. Events
 //     about processes that are no members are kept for a while (see [New]), and
@@ -72,7 +78,8 @@
 //     session and lost its parent, all within the gap, is not found.
 //
 //   - The start time in /proc has a resolution of 10 ms. A pid that is reused
-//     within that, in a gap between events, is taken for the process it was.
+//     within that, in a gap between events, is taken for the process it was;
+//     outside a gap its Fork puts that right.
 //
 //   - A look or listing may be ahead of the events that are still queued. Then an end is
 //     known by it, and what the process did last is not counted.

@@ -72,10 +72,18 @@ func (t *Tracker[K]) Answer(l Look, found bool, at Proc) {
 	switch {
 	case !found || !p.is(&at):
 		t.gone(p, at.Read)
-	case at.Dead():
+	case at.Dead() && !p.orphaned && !p.mixed:
 		t.endAt(p, &at)
-	case !at.LeaderGone(): // the Exit was an earlier process's, or an execve followed
-		p.leaderFrom, p.unsure = max(p.leaderFrom, at.Read), false
+	case at.Dead(), !at.LeaderGone():
+		// An execve followed, or the Exit was an earlier process's. That of a zombie
+		// has a parent, and is to come if the one that was heard had none.
+		if !at.Dead() {
+			p.leaderFrom = max(p.leaderFrom, at.Read)
+		}
+		// It may even be a later process whose Fork has not arrived, so whose that
+		// Exit was is not known.
+		p.mixed = p.mixed || p.doubted
+		p.doubted, p.orphaned = false, false
 		p.leaderGone, p.leaderAt, p.leaderCode = false, 0, 0
 		p.lastAt, p.lastCode = 0, 0
 	case len(p.threads) == 0:
@@ -90,11 +98,11 @@ type ghost[K comparable] struct {
 	until time.Duration // none of those has a later timestamp
 }
 
-// ghost returns the ghost that made that Fork, or nil.
-func (t *Tracker[K]) ghost(r *record) *process[K] {
+// ghost returns the ghost that had that pid at that moment, or nil.
+func (t *Tracker[K]) ghost(pid int32, at time.Duration) *process[K] {
 	for i := range t.ghosts {
 		g := &t.ghosts[i]
-		if g.p.pid == r.parent && r.at >= g.p.from && r.at <= g.until && t.roots[g.p.root.key] == g.p.root {
+		if g.p.pid == pid && at >= g.p.from && at <= g.until && t.roots[g.p.root.key] == g.p.root {
 			return g.p
 		}
 	}
@@ -116,12 +124,16 @@ func (t *Tracker[K]) layGhosts() {
 // gone ends a member that a look or listing did not find at that moment.
 func (t *Tracker[K]) gone(p *process[K], at time.Duration) {
 	t.ghosts = append(t.ghosts, ghost[K]{p, at})
-	if p.leaderGone && p.lastAt >= t.since && p.lastAt != 0 {
+	switch {
+	case p.leaderGone && p.lastAt >= t.since && p.lastAt != 0:
 		t.end(p, p.status(), p.lastAt) // the exits of its last tasks were heard
-		return
+	case p.mixed:
+		t.unlink(p)
+		t.owe(p, at)
+	default:
+		t.unlink(p)
+		t.count(p, Unknown)
 	}
-	t.unlink(p)
-	t.count(p, Unknown)
 }
 
 // endAt ends a member that was found as a zombie.

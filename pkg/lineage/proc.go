@@ -29,6 +29,8 @@ type Proc struct {
 	// Status is the wait status of a zombie, if StatusKnown.
 	Status      syscall.WaitStatus
 	StatusKnown bool
+
+	thread bool // it is no process: /proc has a directory for each thread's number too
 }
 
 // Dead says that all of the process's threads have ended, and that it waits to
@@ -151,6 +153,9 @@ func (r Reader) Process(pid int32) (p Proc, found bool, err error) {
 	if p, err = parseStat(text); err != nil {
 		return Proc{}, false, fmt.Errorf("read %s: %w", name, err)
 	}
+	if p.thread { // which has the number of a process that has ended
+		return Proc{Read: before}, false, nil
+	}
 	p.Read = before
 	p.Started = time.Duration(p.Ticks)*(time.Second/userHZ) - r.offset
 	// Those who may not know the status are shown a 0.
@@ -209,7 +214,8 @@ func parseStat(text []byte) (Proc, error) {
 	fields := strings.Fields(string(text[end+1:]))
 	const (
 		state, ppid, pgrp, session = 0, 1, 2, 3 // fields 3 to 6 of the page
-		threads, start, exitCode   = 17, 19, 49
+		threads, start             = 17, 19
+		exitSignal, exitCode       = 35, 49
 	)
 	if len(fields) <= exitCode {
 		return Proc{}, errStat
@@ -230,5 +236,6 @@ func parseStat(text []byte) (Proc, error) {
 		err = errStat
 	}
 	p.Ticks = ticks
+	p.thread = number(exitSignal) == -1
 	return p, err
 }

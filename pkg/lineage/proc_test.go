@@ -1,8 +1,10 @@
 package lineage
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,6 +29,33 @@ func TestParseStat(t *testing.T) {
 		if p, err := parseStat([]byte(text)); err == nil {
 			t.Errorf("%q is taken for %+v", text, p)
 		}
+	}
+}
+
+// A thread's number is no process, though /proc/TID/stat can be read.
+func TestReaderTakesNoThread(t *testing.T) {
+	r, err := NewReader("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tid, done := make(chan int32), make(chan struct{})
+	defer close(done)
+	for range 2 { // one of them is not the first thread
+		go func() {
+			runtime.LockOSThread()
+			tid <- int32(unix.Gettid())
+			<-done
+		}()
+	}
+	n := <-tid
+	if other := <-tid; n == int32(os.Getpid()) {
+		n = other
+	}
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d/stat", n)); err != nil {
+		t.Fatal(err)
+	}
+	if p, found, err := r.Process(n); found || err != nil || p.Read == 0 {
+		t.Errorf("thread %d: %+v, %v, %v", n, p, found, err)
 	}
 }
 

@@ -26,12 +26,15 @@ type process[K comparable] struct {
 	comm    string
 	execed  bool
 	ended   bool
-	wasMain bool   // it ended as the main process
-	looking uint64 // generation of the look that was asked for, 0: none
-	waiting bool   // for that look to be handed out
-	doubted bool   // an Exit was heard that may have been an earlier process's
-	mixed   bool   // one that may have been its own was taken for an earlier process's
-	unsure  bool   // so the status that was heard may be the other's
+	free    time.Duration // while Exits are owed: its pid was not its own after that
+	wasMain bool          // it ended as the main process
+	looking uint64        // generation of the look that was asked for, 0: none
+	waiting bool          // for that look to be handed out
+	// About an Exit of the leader, see owed.go.
+	orphaned bool // the one that was heard had no parent
+	doubted  bool // and may have been an earlier process's
+	mixed    bool // one that may have been its own was taken for an earlier process's
+	unsure   bool // so the status that was heard may be another's
 
 	// threads are the live tasks besides the leader, as far as heard of; counted
 	// says that there are no others.
@@ -52,18 +55,10 @@ type root[K comparable] struct {
 	pid     int32         // of the main process, which led the session of this number
 	at      time.Duration // at that moment it was the main process's
 	begun   bool          // its main process was found, or is known to be gone
+	leads   bool          // it has led a session, as it is known to
 	main    *process[K]   // nil before that, and after its end
 	members *process[K]   // the newest, the main process included
 	counts  Counts
-}
-
-// lateExit is how long after the end of a process its Exit may be sent.
-const lateExit = 100 * time.Millisecond
-
-// owns says whether an Exit of the leader is beyond doubt the process's, and not
-// that of an earlier one of its pid, which would be late and without a parent.
-func (p *process[K]) owns(r *record) bool {
-	return r.at >= p.until && r.parent != 0 || p.from == p.until && r.at >= p.from+lateExit
 }
 
 // started is the best that is known of the moment of its fork.
@@ -87,7 +82,7 @@ type Reason uint8
 
 // The reasons.
 const (
-	Unknown  Reason = iota // its end was not heard, only that it is gone
+	Unknown  Reason = iota // only that it is gone is known: its Exit was not heard, or may be another's
 	Success                // exit code 0
 	Failure                // another exit code
 	Signaled               // a signal

@@ -95,6 +95,10 @@ func (b *rebuild[K]) update(p *process[K], at *Proc) {
 	if !at.LeaderGone() {
 		p.leaderFrom = max(p.leaderFrom, at.Read)
 	}
+	if p.leaderGone {
+		// The Exits of its other tasks may have come since it was listed.
+		b.t.lookAt(p)
+	}
 	// Threads that were heard of since and are not listed have ended, and their
 	// exits are on the way.
 	p.counted = p.counted || at.Threads == 1 && !at.LeaderGone()
@@ -118,14 +122,22 @@ func (b *rebuild[K]) listSessions() {
 		}
 	}
 	for _, p := range b.t.procs {
+		if at := b.procs[p.pid]; at != nil && p == p.root.main && p.from < b.l.Begin && at.SID == p.pid {
+			p.root.leads = true
+		}
+	}
+	for _, p := range b.t.procs {
 		at := b.procs[p.pid]
 		switch {
 		case p.sid != 0 && (p.from >= b.l.Begin || p.sidAt >= b.l.Begin):
 			b.sessions[p.sid] = p.root
 		case at == nil:
 			left(p.sid, p.root)
-		case at.SID != 0 && (at.SID == p.pid || at.SID == p.sid):
+		case at.SID != 0 && (at.SID == p.pid || at.SID == p.sid || p.root.leads && p != p.root.main):
+			// Where the main process leads one, no other member is in a session that
+			// was not made by a member, heard of or not.
 			b.sessions[at.SID] = p.root
+			p.sid = at.SID
 		}
 	}
 }

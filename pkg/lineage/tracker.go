@@ -1,6 +1,7 @@
 package lineage
 
 import (
+	"os"
 	"sync"
 	"time"
 
@@ -20,11 +21,14 @@ const maxCrashes = 4096
 // It is safe for concurrent use; the package comment says who is meant to call
 // what. All times are CLOCK_MONOTONIC.
 type Tracker[K comparable] struct {
+	self int32 // the pid of this process
+
 	mu    sync.Mutex
 	roots map[K]*root[K]
 	procs map[int32]*process[K] // members that live, by pid
-	// owed has members whose pid was reused before all of their exits arrived.
-	owed    map[int32]*process[K]
+	// owed has members that had ended, or whose pid was given on, before all of
+	// their Exits arrived.
+	owed    []*process[K]
 	pending []*root[K] // added, and the Fork has not arrived
 	ghosts  []ghost[K]
 	history *history
@@ -53,7 +57,7 @@ func New[K comparable](history int) *Tracker[K] {
 		history = DefaultHistory
 	}
 	return &Tracker[K]{
-		roots: make(map[K]*root[K]), procs: make(map[int32]*process[K]), owed: make(map[int32]*process[K]),
+		self: int32(os.Getpid()), roots: make(map[K]*root[K]), procs: make(map[int32]*process[K]),
 		left: make(map[int32]departed[K]), sessions: make(map[int32]*root[K]), history: newHistory(history),
 	}
 }
@@ -61,7 +65,7 @@ func New[K comparable](history int) *Tracker[K] {
 // Lost says that from since on every event is applied, and that of those before
 // it some may be missing. It is called when a subscription begins and after each
 // overrun, with a clock reading taken after the socket took events again (that
-// is, after procevents.ErrOverrun was returned). If there are roots a listing is wanted from
+// is, after an error that matches procevents.ErrLost was returned). If there are roots a listing is wanted from
 // then on; see [Tracker.Rebuild].
 func (t *Tracker[K]) Lost(since time.Duration) {
 	t.mu.Lock()
@@ -69,15 +73,31 @@ func (t *Tracker[K]) Lost(since time.Duration) {
 	t.since = max(t.since, since)
 	t.seen = max(t.seen, since)
 	t.history.clear(since)
-	for pid, p := range t.owed {
-		delete(t.owed, pid)
+	for _, p := range t.owed {
 		t.count(p, Unknown)
 	}
+	t.owed = nil
 	for _, p := range t.procs {
 		p.counted, p.threads = false, nil
 	}
 	t.settlePending(t.seen)
-	t.listing = t.listing || len(t.roots) > 0
+	if len(t.roots) == 0 {
+		return
+	}
+	t.listing = true
+	for _, g := range t.ghosts { // a look told of their end, perhaps after the last event before the gap
+		if r := g.p.root; t.roots[r.key] == r {
+			t.leave(r, g.p)
+		}
+	}
+}
+
+// leave keeps in mind a member that ended while a listing is wanted.
+func (t *Tracker[K]) leave(r *root[K], p *process[K]) {
+	t.left[p.pid] = departed[K]{r, p.until}
+	if p.sid != 0 {
+		t.sessions[p.sid] = r
+	}
 }
 
 // Apply takes in events in the order of their arrival. The slice is not kept.
@@ -109,6 +129,9 @@ func (t *Tracker[K]) Apply(events []procevents.Event) (news bool) {
 				p.comm = commOf(e.Comm[:])
 			}
 		}
+	}
+	if len(t.owed) > 0 {
+		t.giveUp()
 	}
 	return t.hasNews()
 }
@@ -150,11 +173,7 @@ func (t *Tracker[K]) Remove(key K) (Counts, bool) {
 			break
 		}
 	}
-	for pid, p := range t.owed {
-		if p.root == r {
-			delete(t.owed, pid)
-		}
-	}
+	t.dropOwed(r)
 	for p := r.members; p != nil; {
 		next := p.next
 		delete(t.procs, p.pid)
@@ -188,11 +207,11 @@ func (t *Tracker[K]) settlePending(seen time.Duration) {
 	keep := t.pending[:0]
 	for _, r := range t.pending {
 		// After an event from later than r.at no earlier one is outstanding. Before
-		// that, a process that has this pid and did not end must be the root's,
-		// since a pid is not reused before it is reaped.
+		// that, one that we forked ourselves and that did not end must be the root's,
+		// since its pid is not reused before we reap it.
 		n := t.history.fork(r.pid, r.at)
 		switch {
-		case n != 0 && (seen > r.at || !t.history.ended(r.pid, n)):
+		case n != 0 && (seen > r.at || t.history.at(n).parent == t.self && !t.history.ended(r.pid, n)):
 			t.replayRoot(r, n)
 		case seen > r.at:
 			t.assume(r)
@@ -207,16 +226,27 @@ func (t *Tracker[K]) settlePending(seen time.Duration) {
 // replayRoot begins a root at its Fork, number n of the history.
 func (t *Tracker[K]) replayRoot(r *root[K], n uint64) {
 	fork := t.history.at(n)
-	t.displace(r.pid, fork.at)
 	p := &process[K]{pid: r.pid, from: fork.at, until: fork.at, counted: true}
+	later := t.procs[r.pid]
+	if later != nil && later.from <= fork.at {
+		t.displace(later, fork.at)
+		later = nil
+	}
 	fork.kind = procevents.Unknown
-	t.insert(r, p)
+	if later == nil {
+		t.insert(r, p)
+	} else { // it was reaped, and its number given on
+		r.begun, p.root, p.wasMain = true, r, true
+		t.past(p, later.from)
+	}
 	t.replay(n+1, 0, r)
 }
 
 // assume begins a root whose Fork was not heard.
 func (t *Tracker[K]) assume(r *root[K]) {
-	t.displace(r.pid, r.at)
+	if p := t.procs[r.pid]; p != nil {
+		t.displace(p, r.at)
+	}
 	t.insert(r, &process[K]{pid: r.pid, until: r.at})
 	t.listing = true
 }
@@ -230,17 +260,34 @@ func (t *Tracker[K]) replay(n uint64, from time.Duration, only *root[K]) {
 		if r.kind == procevents.Unknown || r.at < from || only != nil && !t.concerns(only, r) {
 			continue
 		}
+		t.history.replaying = n
 		if t.match(r) {
 			r.kind = procevents.Unknown
 		}
 	}
+	t.history.replaying = 0
 }
 
 // concerns says whether the record is about a member of the root, or its child.
 func (t *Tracker[K]) concerns(root *root[K], r *record) bool {
-	if p := t.procs[r.tgid]; p != nil && p.root == root {
+	if t.of(root, r.tgid, r.at) {
 		return true
 	}
-	parent := t.procs[r.parent]
-	return r.kind == procevents.Fork && r.pid == r.tgid && parent != nil && parent.root == root
+	return r.kind == procevents.Fork && r.pid == r.tgid && t.of(root, r.parent, r.at)
+}
+
+// of says whether a process of that pid and moment is, or was, the root's.
+func (t *Tracker[K]) of(root *root[K], pid int32, at time.Duration) bool {
+	if p := t.procs[pid]; p != nil && at >= p.from {
+		return p.root == root
+	}
+	if p := t.ghost(pid, at); p != nil {
+		return p.root == root
+	}
+	for _, p := range t.owed {
+		if p.pid == pid && p.root == root && at >= p.from {
+			return true
+		}
+	}
+	return false
 }

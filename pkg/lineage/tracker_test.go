@@ -176,6 +176,121 @@ func TestPIDReused(t *testing.T) {
 	}
 }
 
+// Two processes of one pid have both been reaped before their Exits were sent:
+// nobody knows which had which status, and none is told.
+func TestTwoExitsWithoutParent(t *testing.T) {
+	tr := heard(t, fork(1*ms, 5, 100), fork(3*ms, 100, 101))
+	tr.Add("a", 100, 2*ms)
+	tr.Apply([]procevents.Event{fork(5*ms, 100, 101), exit(6*ms, 101, 101, 0, 9), exit(7*ms, 101, 101, 0, 3<<8)})
+	news := tr.Take()
+	if len(news.Looks) != 1 || len(news.Crashes) != 0 {
+		t.Fatalf("%+v", news)
+	}
+	tr.Answer(news.Looks[0], false, Proc{Read: 8 * ms})
+	wantPIDs(t, tr, 100)
+	if c, _ := tr.Counts("a"); c.Forks != 2 || c.Exits[Unknown] != 2 || c.Exited() != 2 {
+		t.Errorf("%+v", c)
+	}
+	if news := tr.Take(); len(news.Crashes) != 0 {
+		t.Errorf("%+v", news)
+	}
+	// One from before the pid was given on is the earlier process's.
+	tr.Apply([]procevents.Event{fork(10*ms, 100, 102), fork(12*ms, 100, 102), exit(11*ms, 102, 102, 0, 3<<8)})
+	wantPIDs(t, tr, 100, 102)
+	if c, _ := tr.Counts("a"); c.Exits[Failure] != 1 || c.Exited() != 3 {
+		t.Errorf("%+v", c)
+	}
+	// One that does not come is not waited for for ever.
+	tr.Apply([]procevents.Event{fork(20*ms, 100, 102)})
+	if c, _ := tr.Counts("a"); c.Exited() != 3 || len(tr.owed) != 1 {
+		t.Errorf("%+v, %d are owed", c, len(tr.owed))
+	}
+	tr.Apply([]procevents.Event{execve(500*ms, 5)})
+	if c, _ := tr.Counts("a"); c.Exits[Unknown] != 3 || len(tr.owed) != 0 {
+		t.Errorf("%+v, %d are owed", c, len(tr.owed))
+	}
+}
+
+// A stranger's Exit that is still to come may be taken for that of a member which
+// has its pid: if that has ended, nobody knows how.
+func TestStrangersExit(t *testing.T) {
+	for name, tc := range map[string]struct {
+		before []procevents.Event
+		want   Reason
+	}{
+		"owed":                {[]procevents.Event{fork(2*ms, 5, 101)}, Unknown},
+		"came":                {[]procevents.Event{fork(2*ms, 5, 101), exit(3*ms, 101, 101, 0, 0)}, Signaled},
+		"a former leader's":   {[]procevents.Event{fork(2*ms, 5, 101), exit(3*ms, 101, 101, 0, 0), execve(4*ms, 101)}, Unknown},
+		"executed, not ended": {[]procevents.Event{execve(4*ms, 101)}, Unknown},
+		"not heard of":        {nil, Signaled},
+	} {
+		tr := heard(t, append([]procevents.Event{fork(1*ms, 5, 100)}, tc.before...)...)
+		tr.Add("a", 100, 1*ms)
+		tr.Apply([]procevents.Event{fork(5*ms, 100, 101), exit(6*ms, 101, 101, 0, 9)})
+		for _, l := range tr.Take().Looks {
+			tr.Answer(l, false, Proc{Read: 8 * ms})
+		}
+		if c, _ := tr.Counts("a"); c.Exits[tc.want] != 1 || c.Exited() != 1 {
+			t.Errorf("%s: %+v", name, c)
+		}
+	}
+}
+
+// The number of a process that has ended is given to a thread.
+func TestPIDGivenToAThread(t *testing.T) {
+	tr := heard(t, fork(1*ms, 5, 100), fork(3*ms, 100, 101))
+	tr.Add("a", 100, 2*ms)
+	tr.Apply([]procevents.Event{thread(5*ms, 5, 101)})
+	wantPIDs(t, tr, 100)
+	tr.Apply([]procevents.Event{exit(4*ms, 101, 101, 0, 9), exit(300*ms, 5, 101, 0, 0)})
+	if c, _ := tr.Counts("a"); c.Exits[Signaled] != 1 || c.Exited() != 1 {
+		t.Errorf("%+v", c)
+	}
+}
+
+// The last task of a process ends after it was listed without a leader, and
+// before the listing is taken.
+func TestListedWithoutALeader(t *testing.T) {
+	tr := heard(t, fork(1*ms, 5, 100), fork(3*ms, 100, 101), thread(4*ms, 101, 102))
+	tr.Add("a", 100, 2*ms)
+	tr.Lost(10 * ms)
+	tr.Apply([]procevents.Event{exit(13*ms, 101, 102, 0, 0)})
+	at := func(pid, ppid int32, state byte, threads int) Proc {
+		return Proc{PID: pid, PPID: ppid, SID: 100, State: state, Threads: threads, Read: 12 * ms}
+	}
+	if !tr.Rebuild(Listing[string]{Begin: 11 * ms, All: true, Procs: []Proc{at(100, 5, 'S', 1), at(101, 100, 'Z', 2)}}) {
+		t.Fatal("refused")
+	}
+	for _, l := range tr.Take().Looks {
+		tr.Answer(l, false, Proc{Read: 14 * ms})
+	}
+	wantPIDs(t, tr, 100)
+}
+
+// A session that a member made unheard of, by what is in it.
+func TestSessionNotHeardOf(t *testing.T) {
+	tr := heard(t, fork(1*ms, 5, 100), procevents.Event{Kind: procevents.SID, Timestamp: 2 * ms, PID: 100, TGID: 100}, fork(3*ms, 100, 101))
+	tr.Add("a", 100, 2*ms)
+	at := func(pid, ppid, sid int32) Proc {
+		return Proc{PID: pid, PPID: ppid, SID: sid, State: 'S', Threads: 1}
+	}
+	for i, procs := range [][]Proc{
+		{at(100, 5, 100), at(101, 1, 70)}, // 70 made the session and ended
+		{at(100, 5, 100), at(101, 1, 70), at(102, 1, 70), at(103, 1, 5)},
+		{at(100, 5, 100), at(102, 1, 70), at(104, 1, 70), at(103, 1, 5)},
+	} {
+		begin := time.Duration(10*i+10) * ms
+		tr.Lost(begin)
+		for j := range procs {
+			procs[j].Read = begin + ms
+		}
+		if !tr.Rebuild(Listing[string]{Begin: begin, All: true, Procs: procs}) {
+			t.Fatal("refused")
+		}
+	}
+	wantPIDs(t, tr, 100, 102, 104)
+}
+
 // A look may be ahead of the events: a Fork that is still queued counts.
 func TestLookAhead(t *testing.T) {
 	tr := heard(t, fork(1*ms, 5, 100), fork(3*ms, 100, 101))

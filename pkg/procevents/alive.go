@@ -165,7 +165,7 @@ func (l *Listener) arm() error {
 	if at.IsZero() || !l.checkAt.IsZero() && l.checkAt.Before(at) {
 		at = l.checkAt
 	}
-	if err := l.socket.SetReadDeadline(at); err != nil {
+	if err := l.sock.set.SetReadDeadline(at); err != nil {
 		return l.ioError("set deadline", err)
 	}
 	return nil

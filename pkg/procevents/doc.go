@@ -23,7 +23,7 @@
 //	}
 //
 // [Listener.Receive] takes many datagrams with one system call, waits in Go's
-// network poller rather than in a thread, and allocates nothing. [Decode] is a
+// poller rather than in a thread, and allocates nothing. [Decode] is a
 // pure function for those who have datagrams from elsewhere. [Config].Kinds says
 // which events are wanted; the kernel is kept from sending others where it can
 // be: by the connector's own filter from Linux 6.6 on, by a socket filter
@@ -60,9 +60,12 @@
 //     that receives too seldom to notice by itself learns it at its next Receive.
 //   - Subscribing: the kernel's answer to a request may be filtered, and comes
 //     to everybody. Dial waits for an event of its own instead.
-//   - Order: events of one CPU come in order. Between CPUs only the timestamps
-//     tell, and a child's exec may be read before its fork. A timestamp is
-//     CLOCK_MONOTONIC.
+//   - Order: a task queues its event before it goes on, and a fork's before the
+//     child first runs (kernel/fork.c: copy_process sends it, wake_up_new_task
+//     follows). So events that depend on each other arrive in that order, whatever
+//     CPU they come from: a child's exec after its fork. Others may arrive in
+//     another order than their timestamps, which are CLOCK_MONOTONIC and taken a
+//     little before the event is queued. Exit is the exception, see below.
 //   - Exit is per task, not per process. A leader thread that ends first gives
 //     an Exit whose PID equals its TGID while the process lives on, and so does
 //     an execve from another thread. Take it as "look at this process now".
@@ -70,12 +73,19 @@
 //     process as parent, not the thread that made it.
 //   - An Exit is sent after the parent was told (do_exit in kernel/exit.c). A
 //     fast wait can return before the event is made: then its timestamp is later
-//     than the wait, its parent is zero, and its pid may have a new owner.
+//     than the wait and its parent is zero. Its pid may have a new owner by then,
+//     whose Fork has arrived: with a parent, the last process of the pid that was
+//     forked before the timestamp ended, and without one nothing in the event tells which.
 //   - The parent in a Coredump may be zero too.
 //   - A failed exec shows as an exit of a process that still has its parent's
 //     name.
 //   - Sequence numbers count per CPU, hidden events too: a gap is a loss only
 //     where nothing is filtered. Receive looks at them then.
 //   - A subscription has a price for others: a fork storm runs a quarter to a
-//     half slower while somebody listens. Ask for the kinds in use.
+//     half slower while somebody listens. The kernel makes each message before it
+//     asks whether anybody wants that kind, so a filter spares the reader, not those
+//     who fork.
+//   - A reader's own price is mostly that of being woken. One that can wait a few
+//     milliseconds between calls of Receive has the events of that time in one
+//     batch, and nothing of it is woken meanwhile.
 package procevents

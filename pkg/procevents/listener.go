@@ -21,9 +21,9 @@ const DefaultBuffer = 8 << 20
 // Config says how to subscribe.
 type Config struct {
 	// Kinds are the kinds of events that Receive returns; none means all. Ask
-	// for those in use only: making and queueing an event costs the process
-	// that causes it more than reading it costs the reader. Where the kernel
-	// can it does not queue the others, otherwise they are sorted out here. Ack
+	// for those in use only: the others take no room in the buffer and cost the
+	// reader nothing where the kernel can keep them away, otherwise they are sorted
+	// out here. Those who cause them pay all the same. Ack
 	// and Unknown cannot be asked for: they come when all kinds do.
 	Kinds []Kind
 	// Buffer is how much kernel memory, in bytes, may hold events that are not
@@ -41,23 +41,15 @@ type Stats struct {
 	Proofs    uint64 // events caused because nothing else was heard for 10 s
 }
 
-// conn is what both a netlink.Conn and an inherited os.File offer.
-type conn interface {
-	syscall.Conn
-	Close() error
-}
-
 // Listener is a subscription to the host's process events.
 //
 // One goroutine at a time may call Receive. All other methods may be called at
 // any time from any goroutine.
 type Listener struct {
-	socket *socket
+	sock   *socket
 	buffer int
 	kinds  kindSet
 	batch  *batch
-	ready  func(uintptr) bool // receive, as a value that is made once
-	told   func(uintptr) bool // awake, likewise
 
 	// Of the receiving goroutine, about losses: an overrun that has not been
 	// reported, how many more events may have been queued before it, the
@@ -123,14 +115,14 @@ func dial(cfg Config, kinds kindSet, f filter) (*Listener, error) {
 	if err != nil {
 		return nil, explain("open", err)
 	}
+	defer c.Close()
 	l, err := newListener(c, kinds)
 	if err != nil {
-		c.Close()
 		return nil, err
 	}
 	l.numbered = f == noFilter
 	if err := l.subscribe(cfg, f); err != nil {
-		l.socket.Close()
+		l.sock.close()
 		return nil, err
 	}
 	return l, nil
@@ -148,62 +140,63 @@ func FromFile(f *os.File, cfg Config) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := isConnector(f); err != nil {
-		return nil, fmt.Errorf("proc connector: inherited socket: %w", err)
-	}
-	heard, err := monotonic()
-	if err != nil {
-		return nil, err
-	}
 	l, err := newListener(f, kinds)
 	if err != nil {
 		return nil, err
 	}
-	l.numbered, l.heard = kinds == allKinds, heard
-	if l.reported, err = l.Lost(); err == nil {
-		err = l.checkIn(l.quietAfter)
-	}
-	if err != nil {
-		l.socket.Close()
+	if err := l.inherited(); err != nil {
+		l.sock.close()
 		return nil, err
+	}
+	if err := f.Close(); err != nil {
+		l.sock.close()
+		return nil, fmt.Errorf("proc connector: inherited socket: %w", err)
 	}
 	return l, nil
 }
 
-// isConnector fails for what is no socket of the connector's.
-func isConnector(f *os.File) error {
-	raw, err := f.SyscallConn()
-	if err != nil {
+// inherited sees that the socket is a connector's, and begins where it is.
+func (l *Listener) inherited() (err error) {
+	var domain, protocol int
+	if err := l.control(func(fd int) (err error) {
+		if domain, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil {
+			return err
+		}
+		protocol, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+		return err
+	}); err != nil {
+		return fmt.Errorf("proc connector: inherited socket: %w", err)
+	}
+	if domain != unix.AF_NETLINK || protocol != unix.NETLINK_CONNECTOR {
+		return errors.New("proc connector: inherited socket is not a connector's")
+	}
+	l.numbered = l.kinds == allKinds
+	if l.reported, err = l.Lost(); err != nil {
 		return err
 	}
-	var domain, protocol int
-	if ctlErr := raw.Control(func(fd uintptr) {
-		if domain, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil {
-			return
-		}
-		protocol, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PROTOCOL)
-	}); ctlErr != nil {
-		return ctlErr
+	if l.heard, err = monotonic(); err != nil {
+		return err
 	}
-	if err == nil && (domain != unix.AF_NETLINK || protocol != unix.NETLINK_CONNECTOR) {
-		err = errors.New("it is not a connector's")
-	}
-	return err
+	return l.checkIn(l.quietAfter)
 }
 
-// newListener takes over the socket of c, unless it fails.
-func newListener(c conn, kinds kindSet) (*Listener, error) {
-	s, err := newSocket(c)
+// newListener makes one of a duplicate of c.
+func newListener(c syscall.Conn, kinds kindSet) (*Listener, error) {
+	fd, err := dup(c)
 	if err != nil {
-		return nil, fmt.Errorf("proc connector: %w", err)
+		return nil, err
 	}
-	l := &Listener{socket: s, kinds: kinds, batch: newBatch(), quietAfter: quietAfter, answerWithin: answerWithin}
-	l.ready, l.told, l.batch.arm = l.receive, l.awake, s.arm
+	sock, err := newSocket(fd)
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	l := &Listener{sock: sock, kinds: kinds, batch: newBatch(sock), quietAfter: quietAfter, answerWithin: answerWithin}
 	if err := l.control(func(fd int) (err error) {
 		l.buffer, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
 		return err
 	}); err != nil {
-		s.Close()
+		sock.close()
 		return nil, fmt.Errorf("proc connector: read buffer size: %w", err)
 	}
 	return l, nil
@@ -280,13 +273,7 @@ func (l *Listener) send(words ...uint32) error {
 }
 
 // control runs fn with the socket's descriptor, which stays open meanwhile.
-func (l *Listener) control(fn func(fd int) error) error {
-	var err error
-	if ctlErr := l.socket.raw.Control(func(fd uintptr) { err = fn(int(fd)) }); ctlErr != nil {
-		return ctlErr
-	}
-	return err
-}
+func (l *Listener) control(fn func(fd int) error) error { return l.sock.control(fn) }
 
 // Buffer returns the size of the receive buffer in bytes of kernel memory, as
 // the kernel granted it. An event takes 832 of them.
@@ -296,11 +283,6 @@ func (l *Listener) Buffer() int { return l.buffer }
 func (l *Listener) Stats() Stats {
 	return Stats{Overruns: l.overruns.Load(), Malformed: l.malformed.Load(), Foreign: l.foreign.Load(), Proofs: l.proofs.Load()}
 }
-
-// SyscallConn gives access to the socket, for example to its number when it is
-// to be kept through an execve. It is close-on-exec, and in blocking mode: the
-// Read of the RawConn does not wait.
-func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.socket.raw, nil }
 
 // File returns a duplicate of the socket, close-on-exec, for [FromFile]. Both
 // have one subscription and one queue of events between them.
@@ -327,5 +309,5 @@ func (l *Listener) Close() error {
 	// Without this the kernel would go on making messages, until it notices
 	// that nobody takes them. A failure leaves just that.
 	_ = l.send(mcastIgnore)
-	return l.socket.Close()
+	return l.sock.close()
 }

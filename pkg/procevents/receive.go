@@ -34,15 +34,16 @@ type batch struct {
 	wait  bool // whether to wait for the first
 	n     int  // how many came
 	errno unix.Errno
-	recv  func(fd uintptr)
-	arm   func(fd uintptr) // called when there is nothing and wait is set
+	sock  *socket
+	recv  func(set uintptr) (done bool)
+	await func(set uintptr) (told bool)
 
 	next   int // datagram that is decoded next
 	offset int // of the message in it
 }
 
-func newBatch() *batch {
-	b := new(batch)
+func newBatch(s *socket) *batch {
+	b := &batch{sock: s}
 	for i := range b.headers {
 		b.iovecs[i].Base = &b.data[i][0]
 		b.iovecs[i].SetLen(slotLen)
@@ -51,64 +52,81 @@ func newBatch() *batch {
 		h.Iov = &b.iovecs[i]
 		h.SetIovlen(1)
 	}
-	b.recv = b.recvmmsg
+	b.recv, b.await = b.receive, b.told
 	return b
 }
 
-// recvmmsg takes what is queued, up to b.want datagrams.
+// receive takes what is queued, up to b.want datagrams. It reports false, to have
+// the poller wait for the set, when there is nothing and b.wait is set.
+func (b *batch) receive(set uintptr) (done bool) {
+	s := b.sock
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.armed {
+		s.disarm(int(set))
+	}
+	if s.fd < 0 {
+		b.n, b.errno = 0, unix.EBADF
+		return true
+	}
+	b.recvmmsg(uintptr(s.fd))
+	if b.errno != unix.EAGAIN || !b.wait {
+		return true
+	}
+	if !s.armed {
+		if err := s.arm(int(set)); err != nil {
+			b.errno, _ = err.(unix.Errno)
+			return true
+		}
+	}
+	return false
+}
+
+// told reports whether there is something to be received. It reports false, to
+// have the poller wait for the set, as long as nothing was told.
+func (b *batch) told(set uintptr) bool {
+	s := b.sock
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.armed {
+		s.disarm(int(set))
+		return !s.armed
+	}
+	if s.fd < 0 {
+		return true // as the next receive finds out
+	}
+	return s.arm(int(set)) != nil
+}
+
+// recvmmsg makes the system call, without waiting.
 func (b *batch) recvmmsg(fd uintptr) {
 	for i := range b.headers[:b.want] {
 		b.headers[i].Hdr.Namelen = unix.SizeofSockaddrNetlink
 	}
+	b.next, b.offset = 0, 0
 	for {
 		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.headers[0])),
 			uintptr(b.want), unix.MSG_DONTWAIT, 0, 0)
 		b.n, b.errno = int(n), errno
-		b.next, b.offset = 0, 0
-		if errno == unix.EINTR {
-			continue
-		}
 		if errno != 0 {
 			b.n = 0
 		}
-		if errno == unix.EAGAIN && b.wait {
-			b.arm(fd)
+		if errno != unix.EINTR {
+			return
 		}
-		return
 	}
-}
-
-// awake is called by what waits, when something may be there. It reports false,
-// to have it wait, unless that was told.
-func (l *Listener) awake(uintptr) (told bool) {
-	if l.socket.disarm() {
-		return true
-	}
-	// Fails for a closed socket only, for which nobody waits.
-	_ = l.socket.raw.Control(l.batch.arm)
-	return false
-}
-
-// receive is called by what waits, when something may be there. It reports
-// false, to have it wait, when there is nothing and that is wanted.
-func (l *Listener) receive(uintptr) (done bool) {
-	b := l.batch
-	l.socket.disarm()
-	if err := l.socket.raw.Control(b.recv); err != nil {
-		b.n, b.errno = 0, unix.EBADF
-	}
-	return b.errno != unix.EAGAIN || !b.wait
 }
 
 // Wait returns when Receive would: when something is there to be received, or
 // the silence is to be looked into. Who lets events gather waits with this and
-// calls Receive some time later, and is not woken by what comes meanwhile.
+// calls Receive some time later, and is not woken by what comes meanwhile. Its
+// errors are those of Receive. It is Receive's goroutine that may call it.
 func (l *Listener) Wait() error {
 	b := l.batch
 	if b.next < b.n || l.gap != nil || l.overrun {
 		return nil
 	}
-	err := l.socket.wait.Read(l.told)
+	err := l.sock.raw.Read(b.await)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil // Receive knows whose deadline it is
 	}
@@ -151,7 +169,7 @@ func (l *Listener) Receive(dst []Event) (int, error) {
 		}
 		b.want = min(len(dst), batchLen)
 		b.wait = !l.overrun
-		if err := l.socket.wait.Read(l.ready); err != nil {
+		if err := l.sock.raw.Read(b.recv); err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) && !l.overdue() {
 				err = l.check()
 			} else {
@@ -184,7 +202,7 @@ func (l *Listener) Receive(dst []Event) (int, error) {
 			l.overrun = false
 			return 0, l.overrunError()
 		default:
-			return 0, fmt.Errorf("proc connector: %w", os.NewSyscallError("recvmmsg", b.errno))
+			return 0, l.ioError("receive", os.NewSyscallError("recvmmsg", b.errno))
 		}
 	}
 }

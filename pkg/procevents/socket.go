@@ -3,109 +3,108 @@ package procevents
 import (
 	"fmt"
 	"os"
+	"sync"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// socket is the connector's socket and what waits for it. Go's poller would wake
-// a thread for every single event, also for those that come while the receiver
-// gathers, and on a calm host that thread takes the CPU from the very process
-// that the event is about. So the socket is not in the poller. An epoll set is,
-// with the socket as its only member and EPOLLONESHOT: it tells of one event, and of no
-// further one until it is armed anew.
+// socket is the connector's socket, and what is waited for in Go's poller: not the
+// socket itself, but an epoll set that has it alone, once (EPOLLONESHOT). The
+// poller is edge-triggered, so with the socket in it each message would wake a
+// thread, also while nobody waits for the next: a reader that lets messages
+// gather for some milliseconds would pay ten microseconds for each all the same.
 type socket struct {
-	file  *os.File        // in blocking mode, so that package os keeps it out of the poller
-	raw   syscall.RawConn // of file
-	set   *os.File        // the epoll set
-	wait  syscall.RawConn // of set
-	epfd  int
-	armed bool               // of the receiving goroutine
-	event [1]unix.EpollEvent // memory for the system calls
+	mu sync.RWMutex
+	fd int // -1 once it is closed
+
+	set   *os.File
+	raw   syscall.RawConn // of set
+	armed bool            // of the receiving goroutine: the next message makes set readable
+	event [1]unix.EpollEvent
 }
 
-// newSocket takes over the socket of c, which it closes unless it fails.
-func newSocket(c conn) (_ *socket, err error) {
+// newSocket takes the socket over, unless an error is returned.
+func newSocket(fd int) (*socket, error) {
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("proc connector: %w", os.NewSyscallError("epoll_create1", err))
+	}
+	// What makes os.NewFile hand it to the poller; epoll_wait does not care.
+	if err := unix.SetNonblock(ep, true); err != nil {
+		unix.Close(ep)
+		return nil, fmt.Errorf("proc connector: %w", os.NewSyscallError("fcntl", err))
+	}
+	s := &socket{fd: fd, set: os.NewFile(uintptr(ep), "proc connector"), armed: true}
+	s.event[0] = unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT}
+	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &s.event[0]); err != nil {
+		s.set.Close()
+		return nil, fmt.Errorf("proc connector: %w", os.NewSyscallError("epoll_ctl", err))
+	}
+	if err := s.set.SetReadDeadline(time.Time{}); err != nil { // it is in the poller
+		s.set.Close()
+		return nil, fmt.Errorf("proc connector: wait for an epoll set: %w", err)
+	}
+	if s.raw, err = s.set.SyscallConn(); err != nil {
+		s.set.Close()
+		return nil, fmt.Errorf("proc connector: %w", err)
+	}
+	return s, nil
+}
+
+// dup returns a duplicate of a descriptor that is not in Go's poller.
+func dup(c syscall.Conn) (fd int, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return nil, err
+		return -1, fmt.Errorf("proc connector: %w", err)
 	}
-	fd := -1
-	if ctlErr := raw.Control(func(old uintptr) {
-		fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0)
-	}); ctlErr != nil {
-		return nil, ctlErr
+	if ctlErr := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }); ctlErr != nil {
+		return -1, fmt.Errorf("proc connector: %w", ctlErr)
 	}
 	if err != nil {
-		return nil, os.NewSyscallError("fcntl", err)
+		return -1, fmt.Errorf("proc connector: duplicate socket: %w", err)
 	}
-	if err := unix.SetNonblock(fd, false); err != nil {
-		unix.Close(fd)
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	s := &socket{file: os.NewFile(uintptr(fd), "proc connector")}
-	if err := s.watch(fd); err != nil {
-		s.file.Close()
-		return nil, err
-	}
-	return s, c.Close()
+	return fd, nil
 }
 
-// watch makes the epoll set.
-func (s *socket) watch(fd int) (err error) {
-	if s.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return os.NewSyscallError("epoll_create1", err)
+// control runs fn with the socket's descriptor, which stays open meanwhile.
+func (s *socket) control(fn func(fd int) error) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.fd < 0 {
+		return os.ErrClosed
 	}
-	// What makes package os hand it to the poller; epoll_wait does not care.
-	err = unix.SetNonblock(s.epfd, true)
-	if err == nil {
-		err = unix.EpollCtl(s.epfd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLONESHOT})
-	}
-	if err != nil {
-		unix.Close(s.epfd)
-		return fmt.Errorf("watch the socket: %w", err)
-	}
-	s.set = os.NewFile(uintptr(s.epfd), "epoll")
-	if s.raw, err = s.file.SyscallConn(); err == nil {
-		s.wait, err = s.set.SyscallConn()
-	}
-	if err != nil {
-		s.set.Close()
-	}
-	return err
+	return fn(s.fd)
 }
 
-// arm has the next event told of, or what there is already. fd is the socket's.
-func (s *socket) arm(fd uintptr) {
-	s.armed = true
+// disarm takes note that the set became readable: nothing does that any more.
+func (s *socket) disarm(set int) {
+	// The system call does not block.
+	if n, err := unix.EpollWait(set, s.event[:], 0); err == nil && n > 0 {
+		s.armed = false
+	}
+}
+
+// arm has the set become readable at the next message, or at once if there is
+// one. mu is held.
+func (s *socket) arm(set int) error {
 	s.event[0] = unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT}
-	s.control(unix.EPOLL_CTL_MOD, fd)
-}
-
-// disarm reports whether anything was told since the socket was armed; if so
-// nothing more is until it is armed again.
-func (s *socket) disarm() (told bool) {
-	if !s.armed {
-		return false
+	if err := unix.EpollCtl(set, unix.EPOLL_CTL_MOD, s.fd, &s.event[0]); err != nil {
+		return err
 	}
-	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(s.epfd), uintptr(unsafe.Pointer(&s.event)), uintptr(len(s.event)), 0, 0, 0)
-	told = errno == 0 && n > 0
-	s.armed = !told
-	return told
+	s.armed = true
+	return nil
 }
 
-func (s *socket) control(op int, fd uintptr) {
-	// Both descriptors are ours and open, and the socket is in the set.
-	_, _, _ = syscall.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(s.epfd), uintptr(op), fd, uintptr(unsafe.Pointer(&s.event)), 0, 0)
-}
-
-// SetReadDeadline is that of what waits.
-func (s *socket) SetReadDeadline(t time.Time) error { return s.set.SetReadDeadline(t) }
-
-// Close ends a wait, and closes the socket.
-func (s *socket) Close() error {
-	s.set.Close()
-	return s.file.Close()
+// close makes a wait for the set end, and then closes the socket.
+func (s *socket) close() error {
+	err := s.set.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if closeErr := unix.Close(s.fd); err == nil {
+		err = closeErr
+	}
+	s.fd = -1
+	return err
 }

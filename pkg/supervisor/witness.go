@@ -9,7 +9,6 @@ import (
 
 	"github.com/sentryd/sentryd/pkg/procevents"
 	"github.com/sentryd/sentryd/pkg/spawn"
-	"github.com/sentryd/sentryd/pkg/supervisor/fsm"
 	"github.com/sentryd/sentryd/pkg/view"
 )
 
@@ -78,19 +77,6 @@ type Witness struct {
 	look    func(spawn.Token)
 	tracked map[int32]sighting // by pid
 	unheard int                // how many of them were handled, at most
-}
-
-// maxUnheard bounds what a connector that says nothing, without an error, costs.
-const maxUnheard = 1 << 16
-
-// sighting is what is known of the end of a process: when the kernel says that
-// it was and when it was handled, zero while that is not known. It is forgotten
-// when both are.
-type sighting struct {
-	token   spawn.Token
-	started fsm.Instant
-	kernel  fsm.Instant
-	handled fsm.Instant
 }
 
 // NewWitness returns a witness that listens once Run runs. conn is a connector
@@ -282,38 +268,6 @@ func (w *Witness) read(conn Connector) error {
 	}
 }
 
-// hear takes in exits. One of a task says "look at this process now": a leader
-// thread may end long before its process does, and a process of many threads
-// ends with the last of them.
-func (w *Witness) hear(events []procevents.Event) {
-	var hints []spawn.Token
-	w.mu.Lock()
-	for i := range events {
-		e := &events[i]
-		if e.Kind != procevents.Exit {
-			continue
-		}
-		s, ok := w.tracked[e.TGID]
-		if !ok || e.Timestamp < s.started {
-			continue
-		}
-		if s.handled != 0 {
-			w.delays.observe(s.handled - e.Timestamp)
-			delete(w.tracked, e.TGID)
-			w.unheard--
-			continue
-		}
-		s.kernel = e.Timestamp
-		w.tracked[e.TGID] = s
-		hints = append(hints, s.token)
-	}
-	look := w.look
-	w.mu.Unlock()
-	for _, t := range hints {
-		look(t)
-	}
-}
-
 // overrun has the owner look at everything after a loss of n events, or of an
 // unknown number. What was handled and not heard of will not be.
 func (w *Witness) overrun(n uint64) {
@@ -326,60 +280,10 @@ func (w *Witness) overrun(n uint64) {
 	w.wake()
 }
 
-// forgetHandled gives up waiting for news of exits that were handled. mu is
-// held.
-func (w *Witness) forgetHandled() {
-	for pid, s := range w.tracked {
-		if s.handled != 0 {
-			delete(w.tracked, pid)
-		}
-	}
-	w.unheard = 0
-}
-
 func (w *Witness) wake() {
 	select {
 	case w.ready <- struct{}{}:
 	default:
-	}
-}
-
-// track has the exit of a process heard of.
-func (w *Witness) track(pid int, t spawn.Token, started fsm.Instant) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.conn != nil {
-		w.tracked[int32(pid)] = sighting{token: t, started: started}
-	}
-}
-
-// handled is an exit that the owner has handled, and when.
-type handled struct {
-	pid   int
-	token spawn.Token
-	at    fsm.Instant
-}
-
-// handled notes which exits were handled, and measures how long after the
-// kernel's own time of it each was, once both are known.
-func (w *Witness) handled(exits []handled) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, x := range exits {
-		s, ok := w.tracked[int32(x.pid)]
-		if !ok || s.token != x.token {
-			continue
-		}
-		if s.kernel != 0 {
-			w.delays.observe(x.at - s.kernel)
-			delete(w.tracked, int32(x.pid))
-			continue
-		}
-		s.handled = x.at
-		w.tracked[int32(x.pid)] = s
-		if w.unheard++; w.unheard > maxUnheard {
-			w.forgetHandled()
-		}
 	}
 }
 
@@ -395,38 +299,4 @@ func (w *Witness) take() (resync bool, status *view.ProcConnector, failure strin
 		status = &st
 	}
 	return resync, status, w.failure
-}
-
-// takeTestimony acts on news of the connector: after a loss everything tracked
-// is looked at again.
-func (s *Supervisor) takeTestimony() {
-	for _, c := range s.descent.takeCrashes() {
-		s.step(fsm.DescendantCrashed{ID: c.Key, At: c.At})
-	}
-	resync, status, failure := s.Witness.take()
-	if resync {
-		s.Witness.resyncs.Add(1)
-		for t, c := range s.children {
-			if c.pid != 0 {
-				s.Processes.Look(t)
-			}
-		}
-	}
-	if status == nil {
-		return
-	}
-	s.publisher.daemon.ProcConnector = *status
-	s.significant = true
-	if !status.Up {
-		s.tellDaemon(view.EventConnectorDown, status.Reason)
-		s.Log.Warn("the proc connector is not heard; exits are still seen by pidfd", "reason", status.Reason)
-		return
-	}
-	s.tellDaemon(view.EventConnectorUp, "")
-	s.Log.Info("the proc connector is heard again", "after", failure)
-	for t, c := range s.children {
-		if c.pid != 0 && !c.ended {
-			s.Witness.track(c.pid, t, c.startedAt)
-		}
-	}
 }

@@ -214,20 +214,26 @@ func TestWitnessSilence(t *testing.T) {
 	})
 }
 
-// Where there is no connector the reason is said, and it is tried again.
+// Where there is no connector the reason is said, whatever it is, and it is
+// tried again.
 func TestWitnessComesBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := startWitness(t, "in a container")
-		w.expect(t, 0, false, false)
-		if got := w.Status().Reason; got != "in a container" {
-			t.Errorf("reason %q", got)
-		}
-		w.dials.Lock()
-		w.refuse = ""
-		w.dials.Unlock()
-		<-time.After(redialAfter + time.Second)
-		w.expect(t, 1, true, true, "lost")
-	})
+	for _, reason := range []error{
+		procevents.ErrPIDNamespace, procevents.ErrUserNamespace, procevents.ErrNetNamespace,
+		procevents.ErrPermission, procevents.ErrNoKernelSupport, procevents.ErrSilent,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := startWitness(t, reason.Error())
+			w.expect(t, 0, false, false)
+			if got := w.Status().Reason; got != reason.Error() {
+				t.Errorf("reason %q", got)
+			}
+			w.dials.Lock()
+			w.refuse = ""
+			w.dials.Unlock()
+			<-time.After(redialAfter + time.Second)
+			w.expect(t, 1, true, true, "lost")
+		})
+	}
 }
 
 // Turned off, it does nothing and says so.

@@ -1,0 +1,102 @@
+package supervisor
+
+import (
+	"github.com/sentryd/sentryd/pkg/procevents"
+	"github.com/sentryd/sentryd/pkg/spawn"
+	"github.com/sentryd/sentryd/pkg/supervisor/fsm"
+)
+
+// maxUnheard bounds what a connector that says nothing, without an error, costs.
+const maxUnheard = 1 << 16
+
+// sighting is what is known of the end of a process: when the kernel says that
+// it was and when it was handled, zero while that is not known. It is forgotten
+// when both are.
+type sighting struct {
+	token   spawn.Token
+	started fsm.Instant
+	kernel  fsm.Instant
+	handled fsm.Instant
+}
+
+// hear takes in exits. One of a task says "look at this process now": a leader
+// thread may end long before its process does, and a process of many threads
+// ends with the last of them.
+func (w *Witness) hear(events []procevents.Event) {
+	var hints []spawn.Token
+	w.mu.Lock()
+	for i := range events {
+		e := &events[i]
+		if e.Kind != procevents.Exit {
+			continue
+		}
+		s, ok := w.tracked[e.TGID]
+		if !ok || e.Timestamp < s.started {
+			continue
+		}
+		if s.handled != 0 {
+			w.delays.observe(s.handled - e.Timestamp)
+			delete(w.tracked, e.TGID)
+			w.unheard--
+			continue
+		}
+		s.kernel = e.Timestamp
+		w.tracked[e.TGID] = s
+		hints = append(hints, s.token)
+	}
+	look := w.look
+	w.mu.Unlock()
+	for _, t := range hints {
+		look(t)
+	}
+}
+
+// forgetHandled gives up waiting for news of exits that were handled. mu is
+// held.
+func (w *Witness) forgetHandled() {
+	for pid, s := range w.tracked {
+		if s.handled != 0 {
+			delete(w.tracked, pid)
+		}
+	}
+	w.unheard = 0
+}
+
+// track has the exit of a process heard of.
+func (w *Witness) track(pid int, t spawn.Token, started fsm.Instant) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.conn != nil {
+		w.tracked[int32(pid)] = sighting{token: t, started: started}
+	}
+}
+
+// handled is an exit that the owner has handled, and when.
+type handled struct {
+	pid   int
+	token spawn.Token
+	at    fsm.Instant
+}
+
+// handled notes which exits were handled, and measures how long after the
+// kernel's own time of it each was, once both are known.
+func (w *Witness) handled(exits []handled) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, x := range exits {
+		s, ok := w.tracked[int32(x.pid)]
+		if !ok || s.token != x.token {
+			continue
+		}
+		if s.kernel != 0 {
+			w.delays.observe(x.at - s.kernel)
+			delete(w.tracked, int32(x.pid))
+			continue
+		}
+		s.handled = x.at
+		w.tracked[int32(x.pid)] = s
+		if w.unheard++; w.unheard > maxUnheard {
+			w.forgetHandled()
+		}
+	}
+}
