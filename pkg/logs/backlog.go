@@ -149,9 +149,6 @@ func removeBacklog(dir *directory) {
 	_ = unix.Unlinkat(dir.fd, backlogTemp, 0)
 }
 
-// lasts reports whether what is in b outlives the process.
-func (b *backlog) lasts() bool { return b.fd >= 0 }
-
 // close lets go of the memory: b must not be used any more.
 func (b *backlog) close() {
 	if b.fd >= 0 {
