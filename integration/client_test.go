@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -277,7 +278,7 @@ func (d *daemon) listening(deadline time.Time) {
 			// still have that one's socket.
 			whose := listenerPID(d.t, c)
 			c.Close()
-			if whose == d.pid {
+			if whose == d.pid || d.wraps(whose) {
 				return
 			}
 			err = fmt.Errorf("process %d listens", whose)
@@ -291,6 +292,13 @@ func (d *daemon) listening(deadline time.Time) {
 			d.t.Fatalf("the daemon ended at once: %v\n%s", d.err, d)
 		}
 	}
+}
+
+// wraps reports whether a process is a child of the daemon's program: of a script
+// that starts it elsewhere.
+func (d *daemon) wraps(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	return err == nil && strings.Contains(string(text), fmt.Sprintf("\nPPid:\t%d\n", d.pid))
 }
 
 // listenerPID is the process that made the socket to which a connection was made.
