@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"math/rand"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -289,7 +290,7 @@ func TestKilledAtRandomMoments(t *testing.T) {
 	d := startDaemon(t, "entries:\n"+entry+fmt.Sprintf("  steady: {command: sleep 100000, count: %d}\n", kept), options{})
 	ids := d.identities(d.running("steady", kept).entry("steady"))
 	from := rand.New(rand.NewSource(seed(t)))
-	times := often(5, 25, 1000)
+	times := often(5, 100, 1000)
 	var version uint64
 	for range times {
 		s := d.state()
@@ -424,5 +425,40 @@ func TestSocketIsTakenBack(t *testing.T) {
 	l.more("after the death of the daemon")
 	d.must("restart", "web")
 	l.more("from the next process")
+	d.stop()
+}
+
+// TestPortIsAStrangers: that somebody else listens where the daemon did stops no
+// adoption. The address is taken back when it is free.
+func TestPortIsAStrangers(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := ln.Addr().String()
+	ln.Close()
+	d := startDaemon(t, "http: {listen: "+address+"}\nentries: {a: {command: sleep 100000, count: 2}}\n", options{})
+	ids := d.identities(d.running("a", 2).entry("a"))
+	d.die()
+	stranger, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	s, _ := d.rise(options{})
+	d.same(ids, s.entry("a"))
+	at := func(s *state) (up bool, why string) {
+		for _, l := range s.Daemon.Listeners {
+			if l.Address == address {
+				return l.Up, l.Error
+			}
+		}
+		return false, "it is not listed"
+	}
+	if up, why := at(s); up || !strings.Contains(why, "in use") {
+		t.Errorf("%s: %t, %q", address, up, why)
+	}
+	stranger.Close()
+	d.await("the address", func(s *state) bool { up, _ := at(s); return up })
 	d.stop()
 }
