@@ -462,3 +462,29 @@ func TestPortIsAStrangers(t *testing.T) {
 	d.await("the address", func(s *state) bool { up, _ := at(s); return up })
 	d.stop()
 }
+
+// TestCountersGoOn: what was counted of descendants and of output does not fall
+// when the daemon dies.
+func TestCountersGoOn(t *testing.T) {
+	d := startDaemon(t, "entries: {a: {command: \"sh -c 'for i in 1 2 3; do /bin/true; echo $i; done; exec sleep 100000'\"}}\n", options{})
+	d.running("a", 1)
+	counted := func(m map[string]float64) bool {
+		return m[`sentryd_entry_forks_total{entry="a"}`] >= 3 && m[`sentryd_log_lines_total{entry="a"}`] == 3
+	}
+	eventually(t, "three forks and lines are counted", func() error {
+		if m := d.metrics(); !counted(m) {
+			return fmt.Errorf("%v forks, %v lines", m[`sentryd_entry_forks_total{entry="a"}`], m[`sentryd_log_lines_total{entry="a"}`])
+		}
+		return nil
+	})
+	d.reexec() // the new image writes all down; otherwise numbers may be ten seconds old
+	before := d.metrics()
+	d.die()
+	d.rise(options{})
+	for name, n := range d.metrics() {
+		if strings.Contains(name, `_total{entry="a"`) && n < before[name] {
+			t.Errorf("%s fell from %v to %v", name, before[name], n)
+		}
+	}
+	d.stop()
+}
