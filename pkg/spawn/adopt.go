@@ -75,6 +75,9 @@ func (p *Pool) adopt(o Child) (err error) {
 	if err != nil {
 		return fmt.Errorf("adopt process %d: watch it: %w", o.PID, err)
 	}
+	if len(o.Place.Settings) > 0 {
+		c.ooms = oomKills(o.Place.Cgroup)
+	}
 	c.survivor = o.Survivor && errno == syscall.ECHILD
 	return nil
 }

@@ -356,9 +356,6 @@ func (p *Pool) Children() []Child {
 func (p *Pool) add(token Token, pid, pidfd int, place Place, files cgroupFiles) (*child, error) {
 	c := &child{token: token, pid: pid, pidfd: pidfd, place: place, files: files}
 	c.tree = p.newTree(c)
-	if len(place.Settings) > 0 {
-		c.ooms = oomKills(place.Cgroup)
-	}
 	if pidfd >= 0 {
 		c.id = p.newID()
 		if err := p.arm(c.id, pidfd, unix.EPOLLIN|unix.EPOLLET); err != nil {

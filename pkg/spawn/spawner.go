@@ -193,7 +193,8 @@ func (s *spawner) settle(o outcome) {
 	case p.closed:
 		unix.Close(o.pidfd)
 	default:
-		if _, err := p.add(s.job.token, o.pid, o.pidfd, s.place(), s.cgroup); err != nil {
+		c, err := p.add(s.job.token, o.pid, o.pidfd, s.place(), s.cgroup)
+		if err != nil {
 			// Nobody would learn of its exit.
 			_ = unix.PidfdSendSignal(o.pidfd, unix.SIGKILL, nil, 0)
 			_, _ = waitDying(o.pidfd)
@@ -201,7 +202,7 @@ func (s *spawner) settle(o outcome) {
 			p.emit(failed(s.job.token, &StartError{Op: "watch", Errno: errnoOf(err)}))
 			return
 		}
-		s.cgroup = noFiles() // the child's now
+		s.cgroup, c.ooms = noFiles(), s.target.ooms // the child's now
 		p.emit(Event{Kind: Started, Token: s.job.token, PID: o.pid, Identity: o.identity, Cgroup: s.target.cgroup})
 	}
 }
@@ -257,6 +258,10 @@ func (s *spawner) prepare() (fds [3]int, err *StartError) {
 		}
 		if err = apply(t.cgroup, spec.Place.Settings); err != nil {
 			return fds, err
+		}
+		if len(spec.Place.Settings) > 0 {
+			// Before the child is there: it may not live until it is known.
+			t.ooms = oomKills(t.cgroup)
 		}
 	}
 	if !s.p.fork && !s.prog.setup(t, &fds, s.cgroup.dir, &s.p.orig) {

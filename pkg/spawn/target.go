@@ -22,6 +22,7 @@ type target struct {
 	// missing is an interpreter that the program needs and that is not there.
 	missing string
 	cgroup  string // that it is cloned into, or ""
+	ooms    uint64 // OOM kills in it before, where it has settings
 }
 
 // explain names the interpreter where execve(2) says ENOENT of a program that
