@@ -96,6 +96,7 @@ func TestKilled(t *testing.T) {
 	seed := time.Now().UnixNano()
 	t.Logf("seed %d", seed)
 	from := rand.New(rand.NewSource(seed))
+	total := 0
 	for n := range times + 1 {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), "LOGS_TEST_KILLED="+dir)
@@ -114,6 +115,9 @@ func TestKilled(t *testing.T) {
 		}
 		if n == times {
 			close(stop)
+			for range killedKeys {
+				total += <-wrote // to the end of a line
+			}
 			waitEmpty(t, dir)
 		}
 		<-time.After(time.Duration(from.Intn(3000)) * time.Microsecond) // a random moment, not a wait for anything
@@ -122,10 +126,6 @@ func TestKilled(t *testing.T) {
 		}
 		_ = cmd.Wait() // it was killed
 		unix.Close(pidfd)
-	}
-	total := 0
-	for range killedKeys {
-		total += <-wrote
 	}
 	// What the last one had in hand comes from the next.
 	o, err := New(Options{Dir: dir, Out: out})
