@@ -141,24 +141,7 @@ func TestConnectorReload(t *testing.T) {
 // TestConnectorInPIDNamespace: the same in a PID namespace, as a container has
 // one, where the daemon is process 1.
 func TestConnectorInPIDNamespace(t *testing.T) {
-	testenv.Need(t, testenv.Root(), testenv.Tool("unshare"))
-	bin := filepath.Join(t.TempDir(), "sentryd-in-pidns")
-	script := "#!/bin/sh\nexec unshare --pid --fork --kill-child --mount-proc " + docsBinary(t) + " \"$@\"\n"
-	if err := os.WriteFile(bin, []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	d := startDaemon(t, ticking, options{bin: bin})
-	s := d.await("exits", func(s *state) bool { return s.entry("tick").Exits >= 3 })
-	if c := s.Daemon.ProcConnector; c.Up || !strings.Contains(c.Reason, "PID namespace") || !strings.Contains(c.Reason, "share the host's PID namespace") {
-		t.Errorf("the connector: %+v", c)
-	}
-	if !strings.Contains(d.String(), "the proc connector is not heard") {
-		t.Errorf("the log does not say it:\n%s", d)
-	}
-	if got := d.metrics()["sentryd_proc_connector_up"]; got != 0 {
-		t.Errorf("sentryd_proc_connector_up is %v", got)
-	}
-	checkCounters(t, s)
+	d := deafDaemon(t, "--pid --fork --kill-child --mount-proc", "PID namespace", "share the host's PID namespace")
 	d.must("stop") // unshare passes no signal on
 	d.finish(0)
 }
@@ -166,16 +149,25 @@ func TestConnectorInPIDNamespace(t *testing.T) {
 // TestConnectorInUserNamespace: where the connector cannot be had that is said,
 // in words a person can act on, and exits are counted all the same.
 func TestConnectorInUserNamespace(t *testing.T) {
+	deafDaemon(t, "-U -r", "user namespace", "run on the host").stop()
+}
+
+// deafDaemon starts a daemon by unshare(1), where the connector cannot be heard,
+// and checks that it does all else and gives a reason with these words.
+func deafDaemon(t *testing.T, unshare string, reason ...string) *daemon {
+	t.Helper()
 	testenv.Need(t, testenv.Root(), testenv.Tool("unshare"))
-	bin := filepath.Join(t.TempDir(), "sentryd-in-userns")
-	script := "#!/bin/sh\nexec unshare -U -r " + docsBinary(t) + " \"$@\"\n"
+	bin := filepath.Join(t.TempDir(), "sentryd-unshared")
+	script := "#!/bin/sh\nexec unshare " + unshare + " " + docsBinary(t) + " \"$@\"\n"
 	if err := os.WriteFile(bin, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	d := startDaemon(t, ticking, options{bin: bin})
 	s := d.await("exits", func(s *state) bool { return s.entry("tick").Exits >= 3 })
-	if c := s.Daemon.ProcConnector; c.Up || !strings.Contains(c.Reason, "user namespace") || !strings.Contains(c.Reason, "run on the host") {
-		t.Errorf("the connector: %+v", c)
+	for _, words := range reason {
+		if c := s.Daemon.ProcConnector; c.Up || !strings.Contains(c.Reason, words) {
+			t.Errorf("the connector: %+v, no %q", c, words)
+		}
 	}
 	if !strings.Contains(d.String(), "the proc connector is not heard") {
 		t.Errorf("the log does not say it:\n%s", d)
@@ -184,5 +176,5 @@ func TestConnectorInUserNamespace(t *testing.T) {
 		t.Errorf("sentryd_proc_connector_up is %v", got)
 	}
 	checkCounters(t, s)
-	d.stop()
+	return d
 }

@@ -193,6 +193,9 @@ func (s *spawner) settle(o outcome) {
 	case p.closed:
 		unix.Close(o.pidfd)
 	default:
+		if s.cgroup.events < 0 {
+			s.drop() // above maxHeld nothing is kept
+		}
 		c, err := p.add(s.job.token, o.pid, o.pidfd, s.place(), s.cgroup)
 		if err != nil {
 			// Nobody would learn of its exit.

@@ -591,4 +591,13 @@ func TestKeptCgroup(t *testing.T) {
 	if kept() {
 		t.Error("a cgroup that is to be removed is kept open")
 	}
+	p.held.Store(maxHeld)
+	defer p.held.Store(0)
+	startIn(t, p, 100, Place{Cgroup: g.Path("test:1")}, "echo; exec sleep 1000")
+	p.take(t, 1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.children[100]; c.files != noFiles() {
+		t.Errorf("beyond the bound a child has %+v", c.files)
+	}
 }
