@@ -24,6 +24,9 @@ import (
 func (p *Pool) Adopt(list []Child) []error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !p.closed {
+		p.expect(len(p.children) + len(list))
+	}
 	errs := make([]error, len(list))
 	for i := range list {
 		errs[i] = p.adopt(list[i])

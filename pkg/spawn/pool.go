@@ -86,6 +86,7 @@ type Pool struct {
 	held      atomic.Int32          // cgroups that are kept open, by whoever has them
 	kept      map[string]keptCgroup // cgroups that were seen to be empty when their child ended
 	lastID    uint64
+	room      int // descriptors that the table has room for
 	events    []Event
 	ready     chan struct{}
 	dirty     []*child // trees to look at
@@ -205,6 +206,7 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 	if os.Getpid() == 1 || isSubreaper() {
 		p.adoptOrphans() // they come whether wanted or not
 	}
+	p.expect(1)
 	p.done.Add(2)
 	go p.reap()
 	go p.walk()
@@ -278,6 +280,7 @@ func (p *Pool) Start(token Token, s *Spec) {
 		return
 	}
 	p.reaping = true
+	p.expect(len(p.children) + p.queue.len() + 1)
 	if s.Place.Cgroup == "" {
 		p.adoptOrphans()
 	}

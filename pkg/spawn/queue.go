@@ -15,6 +15,8 @@ type queue struct {
 
 func (q *queue) empty() bool { return q.head == len(q.jobs) }
 
+func (q *queue) len() int { return len(q.jobs) - q.head }
+
 func (q *queue) push(j job) { q.jobs = append(q.jobs, j) }
 
 func (q *queue) pop() job {
