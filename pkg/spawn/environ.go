@@ -12,7 +12,8 @@ import (
 // execve(2) gives the old memory up before the new one is complete, and the
 // environment comes last: the file is empty meanwhile, in which nobody who looks
 // for a variable must believe. So it is read again until the process has an
-// environment, be it one of no variables; but not for longer than patience.
+// environment, be it one of no variables; but not for longer than patience. While
+// the kernel fills it in it looks like one of none.
 func readEnviron(pid int, patience time.Duration) []byte {
 	for deadline := time.Now().Add(patience); ; runtime.Gosched() {
 		text, err := os.ReadFile(procPath(pid, "environ"))
@@ -23,7 +24,7 @@ func readEnviron(pid int, patience time.Duration) []byte {
 		switch {
 		case err != nil, st.state == 'Z', st.state == 'X': // it has no memory, and will have none
 			return nil
-		case st.envEnd != 0 && st.envEnd == st.envStart: // of no variables
+		case st.endCode != 0 && st.envEnd != 0 && st.envEnd == st.envStart: // of no variables
 			return nil
 		case time.Now().After(deadline):
 			return nil

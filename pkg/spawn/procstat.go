@@ -16,7 +16,8 @@ type procStat struct {
 	threads      int
 	user, system time.Duration // with that of the children waited for
 	start        uint64        // ticks since boot
-	// Not for who may not trace the process, to whom these are 0.
+	// Not for who may not trace the process, to whom these are 0, or 1 the first.
+	endCode          uint64 // address; execve(2) sets it when the environment is complete
 	envStart, envEnd uint64 // addresses of its environment
 	exit             int    // as wait(2) gives it
 }
@@ -53,7 +54,7 @@ func parseStat(text []byte) (st procStat, err error) {
 	st = procStat{
 		state: f[0][0], parent: int(num(4)), session: int(num(6)), threads: int(num(20)),
 		user: time.Duration(num(14)+num(16)) * tick, system: time.Duration(num(15)+num(17)) * tick,
-		start: uint64(num(22)), envStart: uint64(num(50)), envEnd: uint64(num(51)), exit: int(num(52)),
+		start: uint64(num(22)), endCode: uint64(num(27)), envStart: uint64(num(50)), envEnd: uint64(num(51)), exit: int(num(52)),
 	}
 	return st, err
 }

@@ -425,7 +425,7 @@ func TestParseStat(t *testing.T) {
 	}
 	fields[0] = "Z"
 	st, err := parseStat([]byte("42 (a) b (c) Z) " + strings.Join(fields, " ") + "\n"))
-	want := procStat{state: 'Z', parent: 4, session: 6, threads: 20, user: (14 + 16) * 1e7, system: (15 + 17) * 1e7, start: 22, envStart: 50, envEnd: 51, exit: 52}
+	want := procStat{state: 'Z', parent: 4, session: 6, threads: 20, user: (14 + 16) * 1e7, system: (15 + 17) * 1e7, start: 22, endCode: 27, envStart: 50, envEnd: 51, exit: 52}
 	if err != nil || st != want {
 		t.Errorf("got %+v (%v), want %+v", st, err, want)
 	}
