@@ -50,8 +50,10 @@ func newRig(ctx context.Context, o *options) (_ *rig, err error) {
 	if err := r.buildC(ctx); err != nil {
 		return nil, err
 	}
-	if err := build(ctx, "go", "build", "-o", r.program("floorgo"), "github.com/sentryd/sentryd/bench/floorgo"); err != nil {
-		return nil, err
+	if o.only.MatchString(floorGo) {
+		if err := build(ctx, "go", "build", "-o", r.program("floorgo"), "github.com/sentryd/sentryd/bench/floorgo"); err != nil {
+			return nil, err
+		}
 	}
 	sentryd := r.program("sentryd")
 	switch {
@@ -72,7 +74,10 @@ func newRig(ctx context.Context, o *options) (_ *rig, err error) {
 			r.contenders = append(r.contenders, c)
 		}
 	}
-	return r, r.raiseLimits(o)
+	if err := r.raiseLimits(o); err != nil {
+		return nil, err
+	}
+	return r, pause(ctx, time.Second) // what was built is still being written back
 }
 
 func (r *rig) program(name string) string { return filepath.Join(r.bin, name) }

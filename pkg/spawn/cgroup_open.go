@@ -2,6 +2,7 @@ package spawn
 
 import (
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -77,7 +78,7 @@ func (s *spawner) take(name string) (st cgroupState, err error) {
 
 // open opens a cgroup, and says whether it made it for that.
 func (s *spawner) open(name string) (made bool, err error) {
-	dir, made, err := openOrMake(name)
+	dir, made, err := s.openOrMake(name)
 	if err != nil {
 		return false, err
 	}
@@ -97,22 +98,50 @@ func (s *spawner) drop() {
 	s.p.close(&s.cgroup)
 }
 
-// openOrMake opens a cgroup, and says whether it made it for that.
-func openOrMake(path string) (fd int, made bool, err error) {
-	for {
-		fd, err := openRaw(unix.AT_FDCWD, path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
-		if err == nil {
-			return fd, made, nil
+// openOrMake opens a cgroup, and says whether it made it for that. Most are to be
+// made: those that were made before are kept open.
+func (s *spawner) openOrMake(path string) (fd int, made bool, err error) {
+	for range maxPasses {
+		above, name := s.above.open(path)
+		err = mkdirRaw(above, name, 0o755)
+		made = err == nil
+		if made || err == unix.EEXIST {
+			fd, err = openRaw(above, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
 		}
 		if err != unix.ENOENT {
-			return -1, false, err
+			break
 		}
-		err = mkdirRaw(path, 0o755)
-		if err != nil && err != unix.EEXIST {
-			return -1, false, err
-		}
-		made = err == nil
+		s.above.close() // it was removed, or the cgroup since it was made
 	}
+	return fd, made, err
+}
+
+// above is the directory that a spawner made the last cgroup in, which stays open:
+// a path is looked up in it, and not from the root.
+type above struct {
+	path string
+	fd   int // O_PATH, or -1
+}
+
+// open returns what path is to be looked up in, and as what.
+func (a *above) open(path string) (fd int, name string) {
+	at := strings.LastIndexByte(path, '/') + 1
+	if dir := path[:at]; a.fd < 0 || a.path != dir {
+		a.close()
+		var err error
+		if a.fd, err = openRaw(unix.AT_FDCWD, dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC); err != nil {
+			return unix.AT_FDCWD, path // which fails in the same way, and is reported
+		}
+		a.path = dir
+	}
+	return a.fd, path[at:]
+}
+
+func (a *above) close() {
+	if a.fd >= 0 {
+		closeRaw(a.fd)
+	}
+	*a = above{fd: -1}
 }
 
 // renew removes a cgroup that nothing can be cloned into, and reports whether it

@@ -302,11 +302,10 @@ func openRaw(dirfd int, path string, flags int) (int, error) {
 	}
 }
 
-// mkdirRaw is mkdir(2) in the same way.
-func mkdirRaw(path string, mode uint32) error {
+// mkdirRaw is mkdirat(2) in the same way.
+func mkdirRaw(dirfd int, path string, mode uint32) error {
 	var buf [256]byte
 	name := append(append(buf[:0], path...), 0)
-	dirfd := unix.AT_FDCWD
 	_, _, errno := unix.RawSyscall(unix.SYS_MKDIRAT, uintptr(dirfd), uintptr(unsafe.Pointer(&name[0])), uintptr(mode))
 	if errno != 0 {
 		return errno

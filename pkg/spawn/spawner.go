@@ -30,6 +30,7 @@ type spawner struct {
 
 	target target // of the job
 	cgroup cgroupFiles
+	above  above
 }
 
 // Phases of a spawner with a job.
@@ -51,7 +52,7 @@ func (p *Pool) addSpawner() error {
 	if err != nil {
 		return err
 	}
-	s := &spawner{p: p, files: f, cgroup: noFiles()}
+	s := &spawner{p: p, files: f, cgroup: noFiles(), above: above{fd: -1}}
 	s.timer = time.AfterFunc(p.timeout, s.overdue)
 	p.spawners[s] = struct{}{}
 	p.live++
@@ -91,6 +92,7 @@ func (s *spawner) run() {
 	}
 	delete(p.spawners, s)
 	s.files.close()
+	s.above.close()
 	p.idle.Broadcast()
 }
 
