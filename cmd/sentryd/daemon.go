@@ -53,6 +53,7 @@ type daemon struct {
 	lock    *os.File
 	output  *logs.Output
 	pooled  chan struct{} // closed when there are pool and poolErr
+	warm    chan struct{} // closed when there are spareThreads
 	pool    *spawn.Pool
 	poolErr error
 	cgroups *spawn.Cgroups // nil where there can be none
@@ -74,11 +75,12 @@ func runDaemon(o daemonOptions, sig *signals) error {
 func (d *daemon) run() (err error) {
 	d.inheritKept()
 	// Beside reading the state: nobody is answered until both are done.
-	d.pooled = make(chan struct{})
+	d.pooled, d.warm = make(chan struct{}), make(chan struct{})
 	go func() {
-		defer close(d.pooled)
-		spawn.Prewarm(spareThreads)
 		d.pool, d.poolErr = spawn.New(spawn.Options{Spawners: spawners, Identify: true, OwnSIGCHLD: true, Step: state.Failpoints()})
+		close(d.pooled)
+		spawn.Prewarm(spareThreads)
+		close(d.warm)
 	}()
 	inherited, saved, pipes, inheritErr := inherit()
 	cfg, broken := d.load(saved)
@@ -315,6 +317,7 @@ func (d *daemon) serve() error {
 	go d.answer()
 	go d.reload()
 	d.sayReady()
+	<-d.warm
 	outcome := d.sup.Run()
 	close(d.stop)
 	d.witness.Close()

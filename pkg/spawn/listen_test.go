@@ -59,9 +59,9 @@ func TestPassedFiles(t *testing.T) {
 		{"low numbers", low},
 		{"one", low[:1]},
 		{"the same twice", []int{low[0], low[0]}},
-		{"high numbers", pipes(t, passSlots, 2*lowFD)},
-		{"more high numbers than slots", pipes(t, passSlots+3, 2*lowFD)},
-		{"both", append(pipes(t, 2, 2*lowFD), low...)},
+		{"high numbers", pipes(t, passSlots, 128)},
+		{"more high numbers than slots", pipes(t, passSlots+3, 128)},
+		{"both", append(pipes(t, 2, 128), low...)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p := newTestPool(t, Options{Spawners: 1}, nil)
@@ -185,7 +185,7 @@ func TestPassedWithoutNames(t *testing.T) {
 }
 
 func TestPassedErrors(t *testing.T) {
-	fd := pipes(t, 1, 2*lowFD)[0]
+	fd := pipes(t, 1, 128)[0]
 	gone := fd + 1000 // nothing here opens that many
 	both(t, func(t *testing.T, p *Pool) {
 		for i, test := range []struct {

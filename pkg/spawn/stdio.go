@@ -7,25 +7,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lowFD bounds the descriptors that a child is given. What a child copies of
-// the table of descriptors, and closes again, is all below the highest one that
-// it needs, in steps of 64: so that must be low, and the lowest free number of
-// a daemon with 10,000 children is not.
-const lowFD = 64
-
 // passSlots is how many descriptors that are passed on, and have a high
 // number, get a low one. Beyond that the child copies a larger part of the
 // table, which is slower and as good.
 const passSlots = 4
 
-// files are the files of the child that a spawner is about to start.
+// files are the files of the child that a spawner is about to start. What a child
+// copies of the table of descriptors, and closes again, is all up to the highest one
+// that it needs: each is a file whose count of users is not in any cache. So its
+// files get numbers that were taken early and are low.
 type files struct {
 	devnull int
-	// slots are descriptors taken early, so with low numbers, for files that
-	// get a high one: a slot for each of the first three, then those for
-	// what is passed on.
+	// slots are those numbers, of devnull while they wait: one for each of the
+	// first three, then those for what is passed on.
 	slots   [3 + passSlots]int
 	slotted [3 + passSlots]bool
+	top     int    // the highest of them
 	opened  [3]int // to be closed, or -1
 	passed  []int
 }
@@ -37,16 +34,15 @@ func newFiles() (*files, error) {
 		f.slots[i] = -1
 	}
 	var err error
-	for i := -1; i < len(f.slots) && err == nil; i++ {
-		p := &f.devnull
-		if i >= 0 {
-			p = &f.slots[i]
-		}
-		*p, err = openAbove2("/dev/null", unix.O_RDWR, 0)
-	}
-	if err != nil {
-		f.close()
+	if f.devnull, err = openAbove2("/dev/null", unix.O_RDWR, 0); err != nil {
 		return nil, fmt.Errorf("open /dev/null: %w", err)
+	}
+	for i := range f.slots {
+		if f.slots[i], err = unix.FcntlInt(uintptr(f.devnull), unix.F_DUPFD_CLOEXEC, 3); err != nil {
+			f.close()
+			return nil, fmt.Errorf("take a descriptor: %w", err)
+		}
+		f.top = max(f.top, f.slots[i])
 	}
 	return f, nil
 }
@@ -85,7 +81,7 @@ func (f *files) openOne(i int, io *Stdio) (int, syscall.Errno) {
 	if err != nil {
 		return -1, errnoOf(err)
 	}
-	if fd < lowFD {
+	if fd < f.top {
 		f.opened[i] = fd
 		return fd, 0
 	}
@@ -108,7 +104,7 @@ func (f *files) pass(fds []int) ([]int, *StartError) {
 	f.passed = f.passed[:0]
 	slot := len(f.opened)
 	for _, fd := range fds {
-		if fd < 3 || fd >= lowFD && slot < len(f.slots) {
+		if fd < 3 || fd > f.top && slot < len(f.slots) {
 			if slot == len(f.slots) {
 				return nil, &StartError{Op: "pass", Errno: syscall.EBADF}
 			}
