@@ -55,7 +55,7 @@ func storm(tb testing.TB, p *Pool, specs []*Spec, n int) {
 		}
 		buf = p.Events(buf[:0])
 		if len(buf) == 0 {
-			<-p.Ready()
+			p.Wait(-1)
 		}
 		for _, e := range buf {
 			switch e.Kind {

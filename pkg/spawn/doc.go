@@ -8,7 +8,8 @@
 //
 //	pool, err := spawn.New(spawn.Options{})
 //	pool.Start(1, &spawn.Spec{Path: "sleep", Args: []string{"sleep", "4"}, Env: os.Environ()})
-//	for range pool.Ready() {
+//	for {
+//		pool.Wait(-1)
 //		for _, e := range pool.Events(nil) {
 //			fmt.Println(e.Kind, e.Token, e.PID, e.Status.Code)
 //		}

@@ -20,7 +20,8 @@ func Example() {
 	spec := &spawn.Spec{Path: "sh", Args: []string{"sh", "-c", "exit 3"}, Env: os.Environ()}
 	token := spawn.Token(1)
 	pool.Start(token, spec)
-	for range pool.Ready() {
+	for {
+		pool.Wait(-1)
 		for _, e := range pool.Events(nil) {
 			switch e.Kind {
 			case spawn.Started:
@@ -57,7 +58,8 @@ func ExamplePool_SignalTree() {
 	defer pool.Close()
 
 	pool.Start(1, &spawn.Spec{Path: "/bin/sh", Args: []string{"sh", "-c", "sleep 1000 & exit"}, Env: os.Environ()})
-	for range pool.Ready() {
+	for {
+		pool.Wait(-1)
 		for _, e := range pool.Events(nil) {
 			switch e.Kind {
 			case spawn.StartFailed:
@@ -88,7 +90,11 @@ func ExampleStartError() {
 	defer pool.Close()
 
 	pool.Start(1, &spawn.Spec{Path: "/usr/bin/nope"})
-	<-pool.Ready()
-	fmt.Println(pool.Events(nil)[0].Err)
+	var events []spawn.Event
+	for len(events) == 0 {
+		pool.Wait(-1)
+		events = pool.Events(nil)
+	}
+	fmt.Println(events[0].Err)
 	// Output: exec /usr/bin/nope: no such file or directory
 }

@@ -54,14 +54,13 @@ func runHelper(t *testing.T, name string, wrap ...string) string {
 // helpEvents returns n events of p.
 func helpEvents(p *Pool, n int) ([]Event, error) {
 	var all []Event
-	deadline := time.After(time.Minute)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		if all = p.Events(all); len(all) >= n {
 			return all, nil
 		}
-		select {
-		case <-p.Ready():
-		case <-deadline:
+		p.Wait(time.Until(deadline))
+		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("only these events came: %+v", all)
 		}
 	}

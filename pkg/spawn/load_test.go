@@ -61,7 +61,7 @@ func TestExact(t *testing.T) {
 			live++
 		}
 		if buf = p.Events(buf[:0]); len(buf) == 0 {
-			<-p.Ready()
+			p.Wait(-1)
 		}
 		for _, e := range buf {
 			code, sig := want(e.Token)

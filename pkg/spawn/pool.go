@@ -47,10 +47,9 @@ type Pool struct {
 	handler      sigaction // Go's, of SIGCHLD, while that is muted; guarded by mu
 	step         func(string)
 	clock        clock
-	ep           int      // epoll set: one entry a watch, and the eventfd
-	epoll        *os.File // the same set, for waiter
-	waiter       syscall.RawConn
-	wakefd       int                                // eventfd that ends the reaper
+	ep           int                                // epoll set: one entry a watch, and the eventfd
+	wakefd       int                                // eventfd that ends a Wait
+	found        [256]unix.EpollEvent               // by Wait: as many exits as come at once are taken at once
 	orig         origLimit                          // the RLIMIT_NOFILE that children get
 	oom          *int                               // the oom_score_adj that children get, nil: ours
 	fork         bool                               // no clone3 here: start by syscall.ForkExec
@@ -62,7 +61,7 @@ type Pool struct {
 	reserve      reserve
 	spending     sync.Mutex // held while reserve is given up
 
-	done sync.WaitGroup // reaper, walker
+	done sync.WaitGroup // walker, makeRoom
 
 	stir    chan struct{}  // wakes the walker: dirty or orders
 	sigchld chan os.Signal // does so too, once this process is a subreaper
@@ -88,7 +87,9 @@ type Pool struct {
 	lastID    uint64
 	room      int // descriptors that the table has room for
 	events    []Event
-	ready     chan struct{}
+	waiting   bool     // for events, in Wait
+	brief     bool     // it ends within briefly by itself
+	woken     bool     // by Wake, since the last Wait
 	dirty     []*child // trees to look at
 	orders    []order  // signals to trees
 	unused    []string // cgroups to remove
@@ -164,7 +165,6 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 		watches:  make(map[uint64]*child),
 		stir:     make(chan struct{}, 1),
 		sigchld:  make(chan os.Signal, 1),
-		ready:    make(chan struct{}, 1),
 	}
 	p.work.L, p.idle.L = &p.mu, &p.mu
 	p.touch = p.touchFile
@@ -176,9 +176,6 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 	}()
 	if p.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("create epoll set: %w", err)
-	}
-	if p.epoll, p.waiter, err = newWaiter(p.ep); err != nil {
-		return nil, fmt.Errorf("wait for epoll set: %w", err)
 	}
 	if p.wakefd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return nil, fmt.Errorf("create eventfd: %w", err)
@@ -207,8 +204,7 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 		p.adoptOrphans() // they come whether wanted or not
 	}
 	p.expect(1)
-	p.done.Add(2)
-	go p.reap()
+	p.done.Add(1)
 	go p.walk()
 	if err = p.addSpawners(o.Spawners); err != nil {
 		p.Close()
@@ -229,7 +225,7 @@ func (p *Pool) addSpawners(n int) error {
 }
 
 // Close ends the goroutines of the Pool and closes its descriptors. Children
-// go on; nothing watches them any more. Queued starts are forgotten.
+// go on; nothing watches them any more. Queued starts are forgotten. No Wait may be under way.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	p.closed = true
@@ -240,8 +236,6 @@ func (p *Pool) Close() {
 	p.unmuteSIGCHLD()
 	p.mu.Unlock()
 	signal.Stop(p.sigchld)
-	one := [8]byte{1} // any value but 0
-	_, _ = unix.Write(p.wakefd, one[:])
 	p.done.Wait()
 
 	p.mu.Lock()
@@ -259,9 +253,6 @@ func (p *Pool) Close() {
 }
 
 func (p *Pool) closeFDs() {
-	if p.epoll != nil {
-		p.epoll.Close()
-	}
 	p.reserve.give()
 	for _, fd := range []*int{&p.ep, &p.wakefd} {
 		if *fd >= 0 {
@@ -292,10 +283,6 @@ func (p *Pool) Start(token Token, s *Spec) {
 	p.work.Signal()
 }
 
-// Ready receives a value when Events has something to return that it had not
-// before. One value may stand for many events.
-func (p *Pool) Ready() <-chan struct{} { return p.ready }
-
 // Events appends all events that happened since the last call to dst, in
 // order: for each token Started or StartFailed, then Exited, then TreeEmpty; a
 // TreeSignaled for each SignalTree in between.
@@ -314,11 +301,8 @@ func (p *Pool) emit(e Event) {
 		e.At, e.Wall = p.clock.now()
 	}
 	p.events = append(p.events, e)
-	if len(p.events) == 1 {
-		select {
-		case p.ready <- struct{}{}:
-		default:
-		}
+	if e.Kind != Started || !p.brief {
+		p.kick()
 	}
 }
 

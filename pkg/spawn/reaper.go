@@ -2,95 +2,121 @@ package spawn
 
 import (
 	"fmt"
-	"os"
+	"math"
 	"runtime"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// reap is the reaper: one goroutine, one epoll set with an entry a child. It
-// waits in Go's own poller (an epoll set is readable when it has events), not
-// in epoll_wait(2): a thread that blocks in a system call keeps its P until the
-// runtime's monitor takes it away, and whoever the reaper has just made ready,
-// the one who decides on the restart, would wait for that.
-func (p *Pool) reap() {
-	defer p.done.Done()
-	// As many exits as come at once are taken at once.
-	events := make([]unix.EpollEvent, 256)
-	for {
-		n := 0
-		err := p.waiter.Read(func(fd uintptr) bool {
-			n = epollNow(int(fd), events)
-			return n > 0
-		})
-		if err != nil {
-			panic(fmt.Sprintf("spawn: wait for the epoll set: %v", err))
-		}
-		if !p.look(events[:n]) {
-			return
-		}
-	}
-}
-
-// newWaiter returns a descriptor of the epoll set that Go's poller waits for.
-func newWaiter(ep int) (*os.File, syscall.RawConn, error) {
-	fd, err := unix.FcntlInt(uintptr(ep), unix.F_DUPFD_CLOEXEC, 3)
-	if err != nil {
-		return nil, nil, os.NewSyscallError("fcntl", err)
-	}
-	// What makes os.NewFile hand it to the poller; epoll_wait does not care.
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return nil, nil, os.NewSyscallError("fcntl", err)
-	}
-	f := os.NewFile(uintptr(fd), "epoll")
-	raw, err := f.SyscallConn()
-	if err != nil {
-		f.Close()
-		return nil, nil, err
-	}
-	return f, raw, nil
-}
-
-// epollNow returns how many events are at hand. The system call does not block,
-// so the scheduler need not be told of it: that would wake the runtime's monitor
-// just when there is something else to do.
-func epollNow(ep int, events []unix.EpollEvent) int {
-	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
-	if errno != 0 && errno != unix.EINTR {
-		// The descriptor is ours and open: a bug, not a state of the world.
-		panic(fmt.Sprintf("spawn: epoll_wait: %v", errno))
-	}
-	if errno != 0 {
-		return 0
-	}
-	return int(n)
-}
-
-// look deals with a batch of events and reports false if the Pool is closed.
-func (p *Pool) look(events []unix.EpollEvent) bool {
-	defer p.bury()
-	for i := range events {
-		e := &events[i]
-		id := uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32
-		p.mu.Lock()
-		c := p.watches[id]
-		switch {
-		case c == nil: // of a descriptor that was closed meanwhile
-		case id == c.id:
-			p.collect(c)
-		default:
-			p.stirred(c, id)
-		}
-		p.mu.Unlock()
-	}
-	// Who decides what follows comes first.
+// Wait returns when Events has something to return that it had not before, when
+// Wake is called, or was since the last Wait, or when d has passed; below 0 that is
+// never. It may also return for nothing. One goroutine at a time calls it, the one that
+// decides what follows from an exit: it is this thread that the kernel wakes, and on
+// which the exit is taken. Nobody else takes it, unless Look is called.
+//
+// A Wait that ends within a millisecond anyway is not ended by a Started: nobody
+// waits for that, and one wake-up does for many.
+//
+// A deadline is kept to the nanosecond from Linux 5.11 on (epoll_pwait2), before
+// that to the millisecond.
+func (p *Pool) Wait(d time.Duration) {
+	p.bury()
+	// In the wait the thread keeps its P until the runtime's monitor takes it away:
+	// whoever was made ready, a spawner say, goes first.
 	runtime.Gosched()
 	p.mu.Lock()
+	if p.woken || p.closed || len(p.events) > 0 {
+		d = 0
+	}
+	p.waiting, p.brief = d != 0, d >= 0 && d <= briefly
+	p.mu.Unlock()
+	n := p.epollNow()
+	if n == 0 && d != 0 {
+		n = p.epollWait(d)
+	}
+	p.mu.Lock()
+	p.waiting, p.woken = false, false
+	p.mu.Unlock()
+	for i := range p.found[:n] {
+		p.look(&p.found[i])
+	}
+}
+
+// briefly is how long a Started may wait for the end of a Wait.
+const briefly = time.Millisecond
+
+// Wake ends a Wait, the present one or the next.
+func (p *Pool) Wake() {
+	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.closed
+	p.woken = true
+	p.kick()
+}
+
+// kick ends a Wait that is under way. p.mu is held.
+func (p *Pool) kick() {
+	if !p.waiting {
+		return
+	}
+	p.waiting = false
+	one := [8]byte{1} // any value but 0
+	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(p.wakefd), uintptr(unsafe.Pointer(&one)), uintptr(len(one)))
+}
+
+// epollNow returns how many events are at hand, at most as many as found has room
+// for. The system call does not block, so the scheduler need not be told of it: that
+// would wake the runtime's monitor just when there is something else to do.
+func (p *Pool) epollNow() int {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.ep), uintptr(unsafe.Pointer(&p.found[0])), uintptr(len(p.found)), 0, 0, 0)
+	return epollResult(n, errno)
+}
+
+// epollWait waits for events, for d if that is not below 0.
+func (p *Pool) epollWait(d time.Duration) int {
+	var timeout *unix.Timespec
+	if d >= 0 {
+		ts := unix.NsecToTimespec(int64(d))
+		timeout = &ts
+	}
+	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.ep), uintptr(unsafe.Pointer(&p.found[0])), uintptr(len(p.found)), uintptr(unsafe.Pointer(timeout)), 0, 0)
+	if errno != unix.ENOSYS {
+		return epollResult(n, errno)
+	}
+	ms := -1
+	if d >= 0 {
+		ms = int(min((d+time.Millisecond-1)/time.Millisecond, math.MaxInt32))
+	}
+	n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.ep), uintptr(unsafe.Pointer(&p.found[0])), uintptr(len(p.found)), uintptr(ms), 0, 0)
+	return epollResult(n, errno)
+}
+
+func epollResult(n uintptr, errno syscall.Errno) int {
+	switch errno {
+	case 0:
+		return int(n)
+	case unix.EINTR:
+		return 0
+	}
+	// The descriptor is ours and open: a bug, not a state of the world.
+	panic(fmt.Sprintf("spawn: epoll_wait: %v", errno))
+}
+
+// look deals with an event.
+func (p *Pool) look(e *unix.EpollEvent) {
+	id := uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch c := p.watches[id]; {
+	case c == nil: // of a descriptor that was closed meanwhile, or the eventfd
+	case p.closed:
+	case id == c.id:
+		p.collect(c)
+	default:
+		p.stirred(c, id)
+	}
 }
 
 // Look says that the process of token may have ended: a hint from elsewhere,

@@ -67,7 +67,7 @@ func (p *Pool) killAll() {
 		for _, c := range list {
 			_ = p.SignalTree(c.Token, int(unix.SIGKILL))
 		}
-		<-p.Ready()
+		p.Wait(-1)
 		p.Events(nil)
 	}
 }
@@ -94,15 +94,14 @@ func openFDs(t testing.TB) int {
 func (p *Pool) until(t testing.TB, done func(all []Event) bool) []Event {
 	t.Helper()
 	var all []Event
-	deadline := time.After(time.Minute)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		all = p.Events(all)
 		if done(all) {
 			return all
 		}
-		select {
-		case <-p.Ready():
-		case <-deadline:
+		p.Wait(time.Until(deadline))
+		if time.Now().After(deadline) {
 			t.Fatalf("only %d events came, the last: %+v", len(all), all[max(0, len(all)-5):])
 		}
 	}

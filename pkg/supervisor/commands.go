@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"sync/atomic"
 
 	"github.com/sentryd/sentryd/pkg/supervisor/fsm"
 	"github.com/sentryd/sentryd/pkg/view"
@@ -93,14 +94,34 @@ func (s *Supervisor) command(ctx context.Context, ev fsm.Event) (version uint64,
 
 // ask runs a function in the owner goroutine and waits for it.
 func (s *Supervisor) ask(ctx context.Context, run func()) error {
-	r := request{run: run, done: make(chan struct{})}
-	select {
-	case s.requests <- r:
-	case <-s.ended:
-		return view.Errorf(view.Unavailable, "the daemon has stopped")
-	case <-ctx.Done():
-		return view.Errorf(view.Unavailable, "gave up waiting for the supervisor: %v", context.Cause(ctx))
+	r := request{run: run, done: make(chan struct{}), taken: new(atomic.Bool)}
+	queue, gaveUp := s.requests, error(nil)
+	for gaveUp == nil {
+		select {
+		case queue <- r:
+			queue = nil // once
+			s.Processes.Wake()
+		case <-r.done:
+			return nil
+		case <-s.ended:
+			gaveUp = view.Errorf(view.Unavailable, "the daemon has stopped")
+		case <-ctx.Done():
+			gaveUp = view.Errorf(view.Unavailable, "gave up waiting for the supervisor: %v", context.Cause(ctx))
+		}
+	}
+	if r.taken.CompareAndSwap(false, true) {
+		return gaveUp
 	}
 	<-r.done // the owner runs what it has taken, also as the last thing
 	return nil
+}
+
+// answer does what was asked for, unless nobody waits for it any more.
+func (s *Supervisor) answer(r request) {
+	if !r.taken.CompareAndSwap(false, true) {
+		return
+	}
+	r.run()
+	s.publish()
+	close(r.done)
 }

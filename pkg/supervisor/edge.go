@@ -20,7 +20,8 @@ import (
 
 // Processes is what the supervisor needs of pkg/spawn.
 type Processes interface {
-	Ready() <-chan struct{}
+	Wait(time.Duration)
+	Wake()
 	Events(dst []spawn.Event) []spawn.Event
 	Start(spawn.Token, *spawn.Spec)
 	Signal([]spawn.Signal) []error

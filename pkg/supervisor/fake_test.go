@@ -83,13 +83,26 @@ func (e *edge) now() time.Duration { return time.Since(e.begin) + time.Hour }
 func (e *edge) emit(ev spawn.Event) {
 	ev.At, ev.Wall = e.now(), time.Now().UnixNano()
 	e.queue = append(e.queue, ev)
+	e.Wake()
+}
+
+func (e *edge) Wait(d time.Duration) {
+	var over <-chan time.Time
+	if d >= 0 {
+		over = time.After(d)
+	}
+	select {
+	case <-e.ready:
+	case <-over:
+	}
+}
+
+func (e *edge) Wake() {
 	select {
 	case e.ready <- struct{}{}:
 	default:
 	}
 }
-
-func (e *edge) Ready() <-chan struct{} { return e.ready }
 
 func (e *edge) Events(dst []spawn.Event) []spawn.Event {
 	e.mu.Lock()

@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/sentryd/sentryd/pkg/config"
@@ -160,7 +161,13 @@ type child struct {
 type request struct {
 	run  func()
 	done chan struct{}
+	// taken is set by whoever comes first: the owner, or the one who asks and
+	// gives up waiting.
+	taken *atomic.Bool
 }
+
+// maxRequests wait for the owner; who asks beyond that waits to be one of them.
+const maxRequests = 64
 
 // New returns a supervisor for a fresh start. Nothing is started before Run.
 func New(o Options) *Supervisor {
@@ -181,12 +188,12 @@ func newSupervisor(o Options, m *fsm.Machine) *Supervisor {
 		tokens:    make(map[fsm.ID]spawn.Token),
 		heirs:     make(map[fsm.ID]*heir),
 		begun:     make(map[string]int),
-		requests:  make(chan request),
+		requests:  make(chan request, maxRequests),
 		reloading: make(chan struct{}, 1),
 		ended:     make(chan struct{}),
 		untold:    true,
 	}
-	o.Witness.look = o.Processes.Look
+	o.Witness.look, o.Witness.rouse = o.Processes.Look, o.Processes.Wake
 	s.descent = newDescent(o.Clock.Now, o.Forks, o.Witness.wake)
 	if o.Forks {
 		o.Witness.Lineage = s.descent
@@ -223,44 +230,30 @@ func (s *Supervisor) Run() Outcome {
 	if s.Forks {
 		go s.descent.run(s.ended)
 	}
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	armed := fsm.Instant(0) // what timer is set to; 0: it is not
-	more := make(chan struct{})
-	close(more)
 	for s.outcome == nil {
 		started := s.startSome()
 		s.untold = s.untold || started
 		if started {
-			// To set a timer may mean to wake a thread: a spawner goes first.
-			runtime.Gosched()
+			runtime.Gosched() // a spawner goes first
 		}
-		if at, ok := s.nextTurn(s.tell(started)); !ok {
-			timer.Stop()
-			armed = 0
-		} else if at != armed {
-			timer.Reset(max(0, at-s.Clock.Now()))
-			armed = at
-		}
-		var again <-chan struct{}
-		if len(s.unstarted) > 0 {
-			again = more
+		s.Processes.Wait(s.patience(s.tell(started)))
+		s.takeProcesses()
+		select {
+		case r := <-s.requests:
+			s.untold = true
+			s.answer(r)
+		default:
 		}
 		select {
-		case <-s.Processes.Ready():
-			s.takeProcesses()
-		case r := <-s.requests:
-			r.run()
-			s.publish()
-			close(r.done)
-		case <-timer.C:
-			armed = 0
-			s.step(fsm.Tick{})
 		case <-s.Witness.ready:
+			s.untold = true
 			s.takeTestimony()
-		case <-again:
+		default:
 		}
-		s.untold = true
+		if at, ok := s.deadline(); ok && at <= s.Clock.Now() {
+			s.untold = true
+			s.step(fsm.Tick{})
+		}
 	}
 	if *s.outcome == Kept {
 		// No start may be under way that nobody would hear of.
@@ -312,21 +305,30 @@ func (s *Supervisor) tellWitness() {
 	s.handled = s.handled[:0]
 }
 
-// nextTurn returns until when the owner may wait for events: the machine's
-// next deadline or the instant at which something is to be told, if there is
-// either.
-func (s *Supervisor) nextTurn(tell fsm.Instant) (at fsm.Instant, ok bool) {
+// patience returns how long the owner may wait for events: until the deadline, or
+// the instant at which something is to be told, if there is either; below 0 it is
+// for as long as nothing happens.
+func (s *Supervisor) patience(tell fsm.Instant) time.Duration {
+	if len(s.unstarted) > 0 || len(s.requests) > 0 {
+		return 0
+	}
+	at, ok := s.deadline()
+	switch {
+	case !ok && tell == 0:
+		return -1
+	case !ok || tell != 0 && tell < at:
+		at = tell
+	}
+	return max(0, at-s.Clock.Now())
+}
+
+// deadline returns when there is something to do though nothing has happened.
+func (s *Supervisor) deadline() (at fsm.Instant, ok bool) {
 	at, ok = s.machine.NextDeadline()
 	if again := s.scribe.retryAt; again != 0 && (!ok || again < at) {
 		at, ok = again, true
 	}
-	switch {
-	case !ok && tell == 0:
-		return 0, false
-	case !ok || tell != 0 && tell < at:
-		at = tell
-	}
-	return at, true
+	return at, ok
 }
 
 // step gives the machine an event and does what it answers. It returns the
@@ -369,7 +371,10 @@ func (s *Supervisor) decideLocal() {
 }
 
 func (s *Supervisor) takeProcesses() {
-	s.batch = s.Processes.Events(s.batch[:0])
+	if s.batch = s.Processes.Events(s.batch[:0]); len(s.batch) == 0 {
+		return
+	}
+	s.untold = true
 	s.counts.queueLength.Store(int64(len(s.batch)))
 	for i := range s.batch {
 		if ev := s.translate(&s.batch[i]); ev != nil {

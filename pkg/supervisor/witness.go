@@ -75,6 +75,7 @@ type Witness struct {
 	news    bool   // status changed
 	resync  bool   // events were lost: everything tracked is to be looked at
 	look    func(spawn.Token)
+	rouse   func()             // has the owner look at ready
 	tracked map[int32]sighting // by pid
 	unheard int                // how many of them were handled, at most
 }
@@ -284,6 +285,9 @@ func (w *Witness) wake() {
 	select {
 	case w.ready <- struct{}{}:
 	default:
+	}
+	if w.rouse != nil {
+		w.rouse()
 	}
 }
 
