@@ -22,6 +22,9 @@ func (o *Output) Path(k Key) string {
 	return o.dir.name(k.file())
 }
 
+// Dir is a descriptor of the directory that all FIFOs are in, which is good until Close.
+func (o *Output) Dir() int { return o.dir.fd }
+
 // recheck is how long Add takes for granted that a FIFO stands at its path. A
 // start that finds none fails, and is tried again later than that.
 const recheck = time.Second

@@ -59,7 +59,7 @@ func (p *Pool) spend() (restore func()) {
 func (r *reserve) take() {
 	for i, fd := range r {
 		if fd <= 0 {
-			r[i], _ = openAbove2("/dev/null", unix.O_RDONLY, 0) // if not now, then after the next look
+			r[i], _ = openAbove2(unix.AT_FDCWD, "/dev/null", unix.O_RDONLY, 0) // if not now, then after the next look
 		}
 	}
 }

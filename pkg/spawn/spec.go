@@ -66,6 +66,9 @@ type Stdio struct {
 	// should be opened O_RDWR: that waits for nobody, and its holder never
 	// gets SIGPIPE.
 	Path string
+	// Dir is a descriptor of the directory that Path is in, where the caller has one: then
+	// only the last element of Path is looked up, which is faster. 0 is none.
+	Dir int
 	// Flags are the flags of open(2); O_CLOEXEC and O_NOCTTY are added. A file
 	// is created with mode 0600 if they contain O_CREAT.
 	Flags int

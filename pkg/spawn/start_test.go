@@ -287,7 +287,7 @@ func TestStartFails(t *testing.T) {
 			{"no directory", Spec{Path: "/bin/true", Dir: none}, StartError{step("chdir"), stepPath(none), syscall.ENOENT}},
 			{"directory is a file", Spec{Path: "/bin/true", Dir: plain}, StartError{step("chdir"), stepPath(plain), syscall.ENOTDIR}},
 			{"stdin", Spec{Path: "/bin/true", Stdin: Stdio{Path: none}}, StartError{"open", none, syscall.ENOENT}},
-			{"stdout", Spec{Path: "/bin/true", Stdout: Stdio{dir, unix.O_WRONLY}}, StartError{"open", dir, syscall.EISDIR}},
+			{"stdout", Spec{Path: "/bin/true", Stdout: Stdio{Path: dir, Flags: unix.O_WRONLY}}, StartError{"open", dir, syscall.EISDIR}},
 			{"stderr", Spec{Path: "/bin/true", Stdin: Stdio{Path: plain}, Stderr: Stdio{Path: none}}, StartError{"open", none, syscall.ENOENT}},
 		} {
 			token := Token(i + 1)

@@ -2,6 +2,7 @@ package spawn
 
 import (
 	"fmt"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -34,7 +35,7 @@ func newFiles() (*files, error) {
 		f.slots[i] = -1
 	}
 	var err error
-	if f.devnull, err = openAbove2("/dev/null", unix.O_RDWR, 0); err != nil {
+	if f.devnull, err = openAbove2(unix.AT_FDCWD, "/dev/null", unix.O_RDWR, 0); err != nil {
 		return nil, fmt.Errorf("open /dev/null: %w", err)
 	}
 	for i := range f.slots {
@@ -77,7 +78,11 @@ func (f *files) open(s *Spec) (fds [3]int, err *StartError) {
 }
 
 func (f *files) openOne(i int, io *Stdio) (int, syscall.Errno) {
-	fd, err := openAbove2(io.Path, io.Flags, 0o600)
+	dir, name := unix.AT_FDCWD, io.Path
+	if io.Dir > 0 {
+		dir, name = io.Dir, name[strings.LastIndexByte(name, '/')+1:]
+	}
+	fd, err := openAbove2(dir, name, io.Flags, 0o600)
 	if err != nil {
 		return -1, errnoOf(err)
 	}
@@ -139,9 +144,9 @@ func (f *files) release() {
 
 // openAbove2 opens path close-on-exec, with a descriptor above 2: a child
 // moves its files to 0, 1 and 2 one after the other.
-func openAbove2(path string, flags int, perm uint32) (int, error) {
+func openAbove2(dirfd int, path string, flags int, perm uint32) (int, error) {
 	for {
-		fd, err := unix.Open(path, flags|unix.O_CLOEXEC|unix.O_NOCTTY, perm)
+		fd, err := unix.Openat(dirfd, path, flags|unix.O_CLOEXEC|unix.O_NOCTTY, perm)
 		if err == unix.EINTR {
 			continue
 		}

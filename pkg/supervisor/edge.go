@@ -42,6 +42,7 @@ type Output interface {
 	AddFor(k logs.Key, uid int) error
 	Adopt(k logs.Key, pid int, incarnation uint64) error
 	Path(logs.Key) string
+	Dir() int
 	Remove(logs.Key)
 	Hold(logs.Key)
 	Begin(logs.Record)
@@ -176,7 +177,7 @@ func (s *Supervisor) spec(id fsm.ID, key logs.Key) (*spawn.Spec, error) {
 		return nil, err
 	}
 	s.keepPipe(key)
-	out := spawn.Stdio{Path: s.Output.Path(key), Flags: syscall.O_RDWR}
+	out := spawn.Stdio{Path: s.Output.Path(key), Dir: s.Output.Dir(), Flags: syscall.O_RDWR}
 	spec, err := l.spec(id, out)
 	if err != nil {
 		return nil, err

@@ -260,6 +260,7 @@ func (o output) print(r logs.Record) {
 
 func (o output) AddFor(logs.Key, int) error        { return nil }
 func (o output) Path(k logs.Key) string            { return k.String() }
+func (o output) Dir() int                          { return 0 }
 func (o output) Remove(logs.Key)                   {}
 func (o output) Begin(r logs.Record)               { o.print(r) }
 func (o output) End(r logs.Record)                 { o.print(r) }

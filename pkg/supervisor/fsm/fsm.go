@@ -62,6 +62,7 @@ type entry struct {
 	dirtySlots   []*slot
 	noted        bool
 	notedRetired bool // all of retired changed
+	uncounted    bool // since the last TakeCounted
 }
 
 type slot struct {

@@ -209,7 +209,8 @@ func (m *Machine) touch(s *slot) {
 		e.dirtySlots = append(e.dirtySlots, s)
 	}
 	m.noted.slot(s)
-	m.touchEntry(e)
+	m.noted.count(e)
+	m.soil(e)
 }
 
 // over reports whether the slot's process ended for good by itself, what it
@@ -218,8 +219,14 @@ func (s *slot) over() bool {
 	return s.state == Finished || s.state == Stopping && s.outcome == Finished && !s.restart
 }
 
+// touchEntry notes that an entry changed, and not only what is counted of it.
 func (m *Machine) touchEntry(e *entry) {
 	m.noted.entry(e)
+	m.soil(e)
+}
+
+// soil has the next Changes tell of an entry.
+func (m *Machine) soil(e *entry) {
 	if !e.dirty {
 		e.dirty = true
 		m.dirty = append(m.dirty, e)
