@@ -53,6 +53,7 @@ type daemon struct {
 	lock    *os.File
 	output  *logs.Output
 	pooled  chan struct{} // closed when there are pool and poolErr
+	warm    chan struct{} // closed when the spare threads exist
 	pool    *spawn.Pool
 	poolErr error
 	cgroups *spawn.Cgroups // nil where there can be none
@@ -73,12 +74,13 @@ func runDaemon(o daemonOptions, sig *signals) error {
 
 func (d *daemon) run() (err error) {
 	d.inheritKept()
-	// Beside reading the state: nobody is answered until both are done.
-	d.pooled = make(chan struct{})
+	// Beside reading the state: nobody is answered until that is done.
+	d.pooled, d.warm = make(chan struct{}), make(chan struct{})
 	go func() {
-		defer close(d.pooled)
-		spawn.Prewarm(spareThreads)
 		d.pool, d.poolErr = spawn.New(spawn.Options{Spawners: spawners, Identify: true, OwnSIGCHLD: true, Step: state.Failpoints()})
+		close(d.pooled)
+		spawn.Prewarm(spareThreads)
+		close(d.warm)
 	}()
 	inherited, saved, pipes, inheritErr := inherit()
 	cfg, broken := d.load(saved)
@@ -123,16 +125,26 @@ func (d *daemon) run() (err error) {
 	if saved != nil {
 		state.Failpoint("resume")
 	}
-	if err := d.supervise(cfg, dir, saved, inherited); err != nil {
+	var files map[string]int
+	if inherited != nil {
+		files = inherited.TakeAll()
+	}
+	if err := d.supervise(cfg, dir, saved, files); err != nil {
 		return err
 	}
+	if err := d.serving.start(d.sup); err != nil {
+		return err
+	}
+	state.Failpoint("serve")
 	if saved != nil {
+		d.takeOver(saved)
 		state.Failpoint("resumed")
 	}
-	d.settleKept()
-	if inherited != nil {
-		inherited.Close()
+	for _, fd := range files {
+		unix.Close(fd) // of what could not be taken over, which is said
 	}
+	d.settleKept()
+	<-d.warm
 	return d.serve()
 }
 
@@ -259,15 +271,17 @@ func (d *daemon) newWitness(cfg *config.Config, inherited *state.Inherited) *sup
 	return supervisor.NewWitness(nil, dial, "")
 }
 
-func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, inherited *state.Inherited) error {
+// supervise makes the supervisor. After a re-exec it knows what the former image did, and
+// takes over nothing yet: who asks for the picture is answered meanwhile.
+func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, files map[string]int) (err error) {
 	log := d.output.Logger()
 	started := time.Now()
 	if saved != nil {
 		started = time.Unix(0, saved.StartedWall)
 	}
 	lacks := append(d.lacking, d.openJournal(dir)...)
-	if err := d.output.Volatile(); err != nil {
-		lacks = append(lacks, fmt.Sprintf("Output is not kept in a file (%v): what is read and not yet printed is lost if this daemon is killed.", err))
+	if saved == nil {
+		lacks = append(lacks, d.volatile()...)
 	}
 	o := supervisor.Options{
 		Identity: supervisor.Identity{
@@ -292,24 +306,28 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 		d.sweepCgroups()
 		return nil
 	}
-	files := inherited.TakeAll()
-	var err error
-	if d.sup, err = supervisor.Resume(o, saved, files); err != nil {
-		return err
+	d.sup, err = supervisor.Resume(o, saved, files)
+	return err
+}
+
+// takeOver goes on where the former image stopped.
+func (d *daemon) takeOver(saved *state.Daemon) {
+	d.sup.TakeOver(d.volatile()...)
+	d.sayReexeced(time.Unix(0, saved.StartedWall), d.sup.PreviousReexec())
+}
+
+// volatile says what follows if output is not kept. It waits until the pipes of a
+// former image are taken over.
+func (d *daemon) volatile() []string {
+	err := d.output.Volatile()
+	if err == nil {
+		return nil
 	}
-	for _, fd := range files {
-		unix.Close(fd) // of what could not be taken over, which is said
-	}
-	d.sayReexeced(started, d.sup.PreviousReexec())
-	return nil
+	return []string{fmt.Sprintf("Output is not kept in a file (%v): what is read and not yet printed is lost if this daemon is killed.", err)}
 }
 
 // serve runs until the daemon is to end.
 func (d *daemon) serve() error {
-	if err := d.serving.start(d.sup); err != nil {
-		return err
-	}
-	state.Failpoint("serve")
 	go d.witness.Run(d.stop)
 	go d.obey()
 	go d.answer()

@@ -30,6 +30,7 @@ func (b *bed) reexec() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	next.TakeOver()
 	b.s = next
 	b.run()
 }
