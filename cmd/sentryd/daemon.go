@@ -82,7 +82,7 @@ func (d *daemon) run() (err error) {
 		spawn.Prewarm(spareThreads)
 		close(d.warm)
 	}()
-	inherited, saved, pipes, inheritErr := inherit()
+	inherited, saved, inheritErr := inherit()
 	cfg, broken := d.load(saved)
 	if broken != nil && (saved != nil || !d.leftSomething()) {
 		return broken
@@ -114,7 +114,7 @@ func (d *daemon) run() (err error) {
 		d.lock.Close()
 		return err
 	}
-	if err := d.open(cfg, dir, saved, pipes, inherited); err != nil {
+	if err := d.open(cfg, dir, saved, inherited); err != nil {
 		return err
 	}
 	d.openStore(saved)
@@ -148,25 +148,15 @@ func (d *daemon) run() (err error) {
 	return d.serve()
 }
 
-// inherit reads what the former image left, the state of the supervisor and
-// that of the output side by side. saved is nil if there is none, and pipes too.
-func inherit() (inherited *state.Inherited, saved *state.Daemon, pipes *logs.Handover, err error) {
+// inherit reads what the former image left. saved is nil if there is none that can
+// be read.
+func inherit() (inherited *state.Inherited, saved *state.Daemon, err error) {
 	inherited, err = state.Inherit()
 	if inherited == nil || inherited.Saved == nil {
-		return inherited, nil, nil, err
+		return inherited, nil, err
 	}
-	var pipesErr error
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		pipes, pipesErr = supervisor.LoadPipes(inherited.Saved.Output)
-	}()
 	saved, savedErr := inherited.Saved.Daemon()
-	<-read
-	if saved == nil {
-		pipes = nil
-	}
-	return inherited, saved, pipes, errors.Join(err, savedErr, pipesErr)
+	return inherited, saved, errors.Join(err, savedErr)
 }
 
 // load returns the configuration: after a re-exec the one that was checked
@@ -217,11 +207,13 @@ func (d *daemon) directory(name string, inherited *state.Inherited) (string, err
 }
 
 // open makes the leaves.
-func (d *daemon) open(cfg *config.Config, dir string, saved *state.Daemon, pipes *logs.Handover, inherited *state.Inherited) error {
+func (d *daemon) open(cfg *config.Config, dir string, saved *state.Daemon, inherited *state.Inherited) error {
 	if err := d.findBinary(saved); err != nil {
 		return err
 	}
-	if pipes != nil {
+	var pipes *logs.Handover
+	if saved != nil && saved.Output != nil {
+		pipes = supervisor.LoadPipes(saved.Output)
 		supervisor.TakePipes(pipes, inherited.Take)
 	}
 	var err error

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -103,22 +102,13 @@ func (s *Supervisor) exec(next *config.Config, serving []Socket) error {
 		return fmt.Errorf("pause the output: %w", err)
 	}
 	defer s.Output.Resume()
-	output, encoded := []byte(nil), make(chan error, 1)
-	go func() { // beside the rest: nobody is answered meanwhile
-		var err error
-		output, err = json.Marshal(pipes)
-		encoded <- err
-	}()
 	saved := s.saved(next)
 	// The preflight saw an earlier state. What the next image would refuse of
 	// this one would leave the processes to nobody.
 	if err := checkMachine(&saved.Machine); err != nil {
 		return fmt.Errorf("the state does not hold together: %w", err)
 	}
-	if err := <-encoded; err != nil {
-		return fmt.Errorf("encode the output: %w", err)
-	}
-	saved.Output = output
+	saved.Output = saveOutput(pipes)
 	if s.Keeper != nil {
 		saved.Kept = s.Keeper.Names()
 	}
@@ -167,14 +157,41 @@ func pipeName(p logs.HandoverFIFO) string {
 	return pipePrefix + p.Key.String() + "#" + strconv.Itoa(p.FD)
 }
 
+// saveOutput is what pkg/logs hands over in its saved form.
+func saveOutput(h *logs.Handover) *state.Output {
+	out := &state.Output{
+		FIFOs: make([]state.FIFO, 0, len(h.FIFOs)), Entries: make(map[string]state.OutputCounts, len(h.Entries)),
+		Dropped: h.Dropped, Out: h.Out, Err: h.Err,
+	}
+	for _, p := range h.FIFOs {
+		out.FIFOs = append(out.FIFOs, state.FIFO{
+			Key: state.FIFOKey{Entry: p.Key.Entry, Slot: p.Key.Slot, Stream: uint8(p.Key.Stream)},
+			FD:  p.FD, PID: p.PID, Incarnation: p.Incarnation, Held: p.Held, Partial: p.Partial,
+		})
+	}
+	for entry, n := range h.Entries {
+		out.Entries[entry] = state.OutputCounts(n)
+	}
+	return out
+}
+
 // LoadPipes returns what pkg/logs of the former image handed over, of which
 // TakePipes has to be asked before it is used.
-func LoadPipes(output []byte) (*logs.Handover, error) {
-	h := new(logs.Handover)
-	if err := json.Unmarshal(output, h); err != nil {
-		return nil, fmt.Errorf("saved state: output: %w", err)
+func LoadPipes(saved *state.Output) *logs.Handover {
+	h := &logs.Handover{
+		FIFOs: make([]logs.HandoverFIFO, 0, len(saved.FIFOs)), Entries: make(map[string]logs.Counts, len(saved.Entries)),
+		Dropped: saved.Dropped, Out: saved.Out, Err: saved.Err,
 	}
-	return h, nil
+	for _, p := range saved.FIFOs {
+		h.FIFOs = append(h.FIFOs, logs.HandoverFIFO{
+			Key: logs.Key{Entry: p.Key.Entry, Slot: p.Key.Slot, Stream: logs.Stream(p.Key.Stream)},
+			FD:  p.FD, PID: p.PID, Incarnation: p.Incarnation, Held: p.Held, Partial: p.Partial,
+		})
+	}
+	for entry, n := range saved.Entries {
+		h.Entries[entry] = logs.Counts(n)
+	}
+	return h
 }
 
 // TakePipes leaves in h the descriptors that arrived; the other pipes are opened or
