@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -73,6 +74,9 @@ func runDaemon(o daemonOptions, sig *signals) error {
 }
 
 func (d *daemon) run() (err error) {
+	// Nobody is answered until the state is read. What that takes is bounded by its
+	// size, so the collector may wait.
+	collect := debug.SetGCPercent(-1)
 	d.inheritKept()
 	// Beside reading the state: nobody is answered until that is done.
 	d.pooled, d.warm = make(chan struct{}), make(chan struct{})
@@ -144,6 +148,7 @@ func (d *daemon) run() (err error) {
 		unix.Close(fd) // of what could not be taken over, which is said
 	}
 	d.settleKept()
+	debug.SetGCPercent(collect)
 	<-d.warm
 	return d.serve()
 }
@@ -304,7 +309,7 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 
 // takeOver goes on where the former image stopped.
 func (d *daemon) takeOver(saved *state.Daemon) {
-	d.sup.TakeOver(d.volatile()...)
+	d.sup.TakeOver(d.volatile)
 	d.sayReexeced(time.Unix(0, saved.StartedWall), d.sup.PreviousReexec())
 }
 

@@ -30,7 +30,7 @@ func (b *bed) reexec() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	next.TakeOver()
+	next.TakeOver(func() []string { return nil })
 	b.s = next
 	b.run()
 }

@@ -258,19 +258,19 @@ func Resume(o Options, saved *state.Daemon, files map[string]int) (*Supervisor, 
 }
 
 // TakeOver goes on where the former image stopped. Call it once after Resume, before
-// Run and in the same goroutine; commands wait until Run. missing is what Options.Missing
-// did not tell yet. What cannot be taken over is said and, as far as a process is
+// Run and in the same goroutine; commands wait until Run. missing says what Options.Missing
+// did not tell yet, and may take a while. What cannot be taken over is said and, as far as a process is
 // concerned, counted as an end of unknown status.
-func (s *Supervisor) TakeOver(missing ...string) {
+func (s *Supervisor) TakeOver(missing func() []string) {
 	r := s.resumption
 	s.resumption = nil
 	d := &s.publisher.daemon
 	now := s.Clock.Wall()
 	d.Reexecs, d.ReexecedAt, d.TakingOver = r.saved.Reexecs+1, &now, false
-	d.Missing = append(slices.Clone(d.Missing), missing...)
 	s.counts.reexec(resultOK)
 
 	s.adopt(r)
+	d.Missing = append(slices.Clone(d.Missing), missing()...)
 	s.adoptSockets(r.saved.Sockets, r.files)
 	s.prepare(s.config)
 	s.publisher.redescribe()
@@ -321,18 +321,19 @@ func checkMachine(saved *state.Machine) error {
 
 // recall makes the processes of the former image known. They are not watched yet.
 func (s *Supervisor) recall(r *resumption) {
-	places, survivors := savedPlaces(r.saved), survivors(r.saved)
 	for i := range r.snap.Entries {
 		e := &r.snap.Entries[i]
+		saved := r.saved.Machine.Entries[i].Slots // that this was made of, in the same order
 		for j := range e.Slots {
 			slot := &e.Slots[j]
 			if !slot.Live && !slot.Tree {
 				continue
 			}
 			id := fsm.ID{Entry: e.Name, Slot: slot.Slot, Incarnation: slot.Incarnation}
-			c := s.takeOver(id, slot, places[id])
-			c.survivor, c.cgroup = survivors[id], places[id].Cgroup
-			r.slots = append(r.slots, takenSlot{c, slot, places[id]})
+			place := savedPlace(r.saved, id, &saved[j])
+			c := s.takeOver(id, slot, place)
+			c.survivor, c.cgroup = saved[j].Survivor, place.Cgroup
+			r.slots = append(r.slots, takenSlot{c, slot, place})
 		}
 	}
 }

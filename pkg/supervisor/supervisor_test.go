@@ -240,7 +240,7 @@ func TestNextImageGoesOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		next.TakeOver()
+		next.TakeOver(func() []string { return nil })
 		b.s = next
 		b.run()
 		st := b.s.State()
@@ -286,7 +286,7 @@ func TestProcessThatWasNotHandedOverIsAnUnknownEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		next.TakeOver()
+		next.TakeOver(func() []string { return nil })
 		b.s = next
 		b.run()
 		if x := b.slot("a", 0).LastExit; x == nil || x.Reason != view.ReasonUnknown || x.Code != nil || x.CPUSeconds != nil {
