@@ -329,6 +329,7 @@ func (d *daemon) serve() error {
 	go d.obey()
 	go d.answer()
 	go d.reload()
+	go d.rest()
 	d.sayReady()
 	outcome := d.sup.Run()
 	close(d.stop)
