@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -53,7 +54,7 @@ type daemon struct {
 	lock    *os.File
 	output  *logs.Output
 	pooled  chan struct{} // closed when there are pool and poolErr
-	warm    chan struct{} // closed when there are spareThreads
+	warm    chan struct{} // closed when the spare threads exist
 	pool    *spawn.Pool
 	poolErr error
 	cgroups *spawn.Cgroups // nil where there can be none
@@ -73,8 +74,11 @@ func runDaemon(o daemonOptions, sig *signals) error {
 }
 
 func (d *daemon) run() (err error) {
+	// Nobody is answered until the state is read. What that takes is bounded by its
+	// size, so the collector may wait.
+	collect := debug.SetGCPercent(-1)
 	d.inheritKept()
-	// Beside reading the state: nobody is answered until both are done.
+	// Beside reading the state: nobody is answered until that is done.
 	d.pooled, d.warm = make(chan struct{}), make(chan struct{})
 	go func() {
 		d.pool, d.poolErr = spawn.New(spawn.Options{Spawners: spawners, Identify: true, OwnSIGCHLD: true, Step: state.Failpoints()})
@@ -82,7 +86,7 @@ func (d *daemon) run() (err error) {
 		spawn.Prewarm(spareThreads)
 		close(d.warm)
 	}()
-	inherited, saved, pipes, inheritErr := inherit()
+	inherited, saved, inheritErr := inherit()
 	cfg, broken := d.load(saved)
 	if broken != nil && (saved != nil || !d.leftSomething()) {
 		return broken
@@ -114,7 +118,7 @@ func (d *daemon) run() (err error) {
 		d.lock.Close()
 		return err
 	}
-	if err := d.open(cfg, dir, saved, pipes, inherited); err != nil {
+	if err := d.open(cfg, dir, saved, inherited); err != nil {
 		return err
 	}
 	d.openStore(saved)
@@ -125,38 +129,39 @@ func (d *daemon) run() (err error) {
 	if saved != nil {
 		state.Failpoint("resume")
 	}
-	if err := d.supervise(cfg, dir, saved, inherited); err != nil {
+	var files map[string]int
+	if inherited != nil {
+		files = inherited.TakeAll()
+	}
+	if err := d.supervise(cfg, dir, saved, files); err != nil {
 		return err
 	}
+	if err := d.serving.start(d.sup); err != nil {
+		return err
+	}
+	state.Failpoint("serve")
 	if saved != nil {
+		d.takeOver(saved)
 		state.Failpoint("resumed")
 	}
-	d.settleKept()
-	if inherited != nil {
-		inherited.Close()
+	for _, fd := range files {
+		unix.Close(fd) // of what could not be taken over, which is said
 	}
+	d.settleKept()
+	debug.SetGCPercent(collect)
+	<-d.warm
 	return d.serve()
 }
 
-// inherit reads what the former image left, the state of the supervisor and
-// that of the output side by side. saved is nil if there is none, and pipes too.
-func inherit() (inherited *state.Inherited, saved *state.Daemon, pipes *logs.Handover, err error) {
+// inherit reads what the former image left. saved is nil if there is none that can
+// be read.
+func inherit() (inherited *state.Inherited, saved *state.Daemon, err error) {
 	inherited, err = state.Inherit()
 	if inherited == nil || inherited.Saved == nil {
-		return inherited, nil, nil, err
+		return inherited, nil, err
 	}
-	var pipesErr error
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		pipes, pipesErr = supervisor.LoadPipes(inherited.Saved.Output)
-	}()
 	saved, savedErr := inherited.Saved.Daemon()
-	<-read
-	if saved == nil {
-		pipes = nil
-	}
-	return inherited, saved, pipes, errors.Join(err, savedErr, pipesErr)
+	return inherited, saved, errors.Join(err, savedErr)
 }
 
 // load returns the configuration: after a re-exec the one that was checked
@@ -207,11 +212,13 @@ func (d *daemon) directory(name string, inherited *state.Inherited) (string, err
 }
 
 // open makes the leaves.
-func (d *daemon) open(cfg *config.Config, dir string, saved *state.Daemon, pipes *logs.Handover, inherited *state.Inherited) error {
+func (d *daemon) open(cfg *config.Config, dir string, saved *state.Daemon, inherited *state.Inherited) error {
 	if err := d.findBinary(saved); err != nil {
 		return err
 	}
-	if pipes != nil {
+	var pipes *logs.Handover
+	if saved != nil && saved.Output != nil {
+		pipes = supervisor.LoadPipes(saved.Output)
 		supervisor.TakePipes(pipes, inherited.Take)
 	}
 	var err error
@@ -261,15 +268,17 @@ func (d *daemon) newWitness(cfg *config.Config, inherited *state.Inherited) *sup
 	return supervisor.NewWitness(nil, dial, "")
 }
 
-func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, inherited *state.Inherited) error {
+// supervise makes the supervisor. After a re-exec it knows what the former image did, and
+// takes over nothing yet: who asks for the picture is answered meanwhile.
+func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, files map[string]int) (err error) {
 	log := d.output.Logger()
 	started := time.Now()
 	if saved != nil {
 		started = time.Unix(0, saved.StartedWall)
 	}
 	lacks := append(d.lacking, d.openJournal(dir)...)
-	if err := d.output.Volatile(); err != nil {
-		lacks = append(lacks, fmt.Sprintf("Output is not kept in a file (%v): what is read and not yet printed is lost if this daemon is killed.", err))
+	if saved == nil {
+		lacks = append(lacks, d.volatile()...)
 	}
 	o := supervisor.Options{
 		Identity: supervisor.Identity{
@@ -294,30 +303,34 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 		d.sweepCgroups()
 		return nil
 	}
-	files := inherited.TakeAll()
-	var err error
-	if d.sup, err = supervisor.Resume(o, saved, files); err != nil {
-		return err
+	d.sup, err = supervisor.Resume(o, saved, files)
+	return err
+}
+
+// takeOver goes on where the former image stopped.
+func (d *daemon) takeOver(saved *state.Daemon) {
+	d.sup.TakeOver(d.volatile)
+	d.sayReexeced(time.Unix(0, saved.StartedWall), d.sup.PreviousReexec())
+}
+
+// volatile says what follows if output is not kept. It waits until the pipes of a
+// former image are taken over.
+func (d *daemon) volatile() []string {
+	err := d.output.Volatile()
+	if err == nil {
+		return nil
 	}
-	for _, fd := range files {
-		unix.Close(fd) // of what could not be taken over, which is said
-	}
-	d.sayReexeced(started, d.sup.PreviousReexec())
-	return nil
+	return []string{fmt.Sprintf("Output is not kept in a file (%v): what is read and not yet printed is lost if this daemon is killed.", err)}
 }
 
 // serve runs until the daemon is to end.
 func (d *daemon) serve() error {
-	if err := d.serving.start(d.sup); err != nil {
-		return err
-	}
-	state.Failpoint("serve")
 	go d.witness.Run(d.stop)
 	go d.obey()
 	go d.answer()
 	go d.reload()
+	go d.rest()
 	d.sayReady()
-	<-d.warm
 	outcome := d.sup.Run()
 	close(d.stop)
 	d.witness.Close()

@@ -247,6 +247,8 @@ func (s *Server) ready(*http.Request) (*answer, error) {
 	switch {
 	case d.Stopping:
 		return nil, problemf(http.StatusServiceUnavailable, "sentryd is stopping")
+	case d.TakingOver:
+		return nil, problemf(http.StatusServiceUnavailable, "sentryd is taking over the processes of the program that it was before a re-exec")
 	case d.LastReload.SuccessAt == nil:
 		return nil, problemf(http.StatusServiceUnavailable, "no configuration is applied yet")
 	}

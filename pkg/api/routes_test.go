@@ -250,7 +250,11 @@ func TestReady(t *testing.T) {
 	if got := request(t, h.over(t, "tcp"), "GET", "/-/ready", ""); got.status != 503 || !strings.Contains(got.body, "stopping") {
 		t.Errorf("stopping: %d %s", got.status, got.body)
 	}
-	set(func(d *view.Daemon) { d.Stopping = false; d.LastReload = view.Reload{} })
+	set(func(d *view.Daemon) { d.Stopping = false; d.TakingOver = true })
+	if got := request(t, h.over(t, "tcp"), "GET", "/-/ready", ""); got.status != 503 || !strings.Contains(got.body, "taking over") {
+		t.Errorf("taking over: %d %s", got.status, got.body)
+	}
+	set(func(d *view.Daemon) { d.TakingOver = false; d.LastReload = view.Reload{} })
 	if got := request(t, h.over(t, "tcp"), "GET", "/-/ready", ""); got.status != 503 || !strings.Contains(got.body, "configuration") {
 		t.Errorf("no configuration: %d %s", got.status, got.body)
 	}

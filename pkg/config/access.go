@@ -3,7 +3,6 @@ package config
 import (
 	"net"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,8 +39,8 @@ func readListen(v value, c *Config) {
 }
 
 var (
-	portText = regexp.MustCompile(`^(0|[1-9][0-9]{0,4})$`)
-	hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*$`)
+	portText = syntax(`^(0|[1-9][0-9]{0,4})$`)
+	hostName = syntax(`^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*$`)
 )
 
 // checkAddress returns what is wrong with an address to listen on, or "".

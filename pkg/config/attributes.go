@@ -3,7 +3,6 @@ package config
 import (
 	"maps"
 	"math"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,7 +37,7 @@ func (v value) number(to **int, lowest, highest int) {
 	}
 }
 
-var octal = regexp.MustCompile(`^0?[0-7]{1,3}$`)
+var octal = syntax(`^0?[0-7]{1,3}$`)
 
 func readUmask(v value, d *draft) {
 	const want = `an octal number in quotes, from "000" to "777"`

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -69,7 +68,7 @@ func decodeNode(dec *yaml.Decoder) (doc *yaml.Node, err error) {
 	return doc, nil
 }
 
-var yamlErrorText = regexp.MustCompile(`^yaml: (?:line ([0-9]+): )?((?s).*)$`)
+var yamlErrorText = syntax(`^yaml: (?:line ([0-9]+): )?((?s).*)$`)
 
 // syntaxError turns an error of the YAML parser, which carries its line in the
 // text alone, into a line and a message.

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 )
 
@@ -10,8 +9,8 @@ import (
 // shell can also read. environmentName is what may be set; dots and dashes are
 // used by a few programs (discovery.type).
 var (
-	variableName    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	environmentName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+	variableName    = syntax(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	environmentName = syntax(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 )
 
 // A pattern is a string with $(VAR) references, taken apart: text[0],

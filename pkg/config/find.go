@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 )
 
@@ -15,7 +14,7 @@ const DefaultName = "sentry"
 
 const nameRule = "letters, digits, _, . and -, the first a letter or a digit, at most 63"
 
-var nameSyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+var nameSyntax = syntax(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
 
 // ValidName says whether s may be the name of an entry or of a daemon.
 func ValidName(s string) bool { return nameSyntax.MatchString(s) }

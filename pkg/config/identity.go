@@ -2,7 +2,6 @@ package config
 
 import (
 	"os"
-	"regexp"
 	"slices"
 )
 
@@ -30,7 +29,7 @@ type identityKeys struct {
 
 // accountName is what useradd(8) and adduser(8) let through, and what cannot be
 // taken for a number.
-var accountName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*\$?$`)
+var accountName = syntax(`^[A-Za-z_][A-Za-z0-9_.-]*\$?$`)
 
 // account reads the name or the number of a user or a group.
 func (v value) account(what string, to *string) bool {

@@ -2,7 +2,6 @@ package config
 
 import (
 	"math"
-	"regexp"
 	"strconv"
 )
 
@@ -54,7 +53,7 @@ func readResources(v value, d *draft) {
 	d.Resources.File, d.Resources.Line = v.file, v.line
 }
 
-var decimalFraction = regexp.MustCompile(`^(?:0|[1-9][0-9]*)(?:\.[0-9]+)?$`)
+var decimalFraction = syntax(`^(?:0|[1-9][0-9]*)(?:\.[0-9]+)?$`)
 
 // cores reads a number of processor cores, which may be a fraction.
 func (v value) cores(to *float64) {

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,7 +22,7 @@ func (v value) truth(to *bool) {
 	}
 }
 
-var decimal = regexp.MustCompile(`^(0|-?[1-9][0-9]*)$`)
+var decimal = syntax(`^(0|-?[1-9][0-9]*)$`)
 
 // integer reads a whole number from lowest to highest, in decimal digits alone.
 func (v value) integer(to *int, lowest, highest int) {
@@ -43,7 +42,7 @@ func (v value) integer(to *int, lowest, highest int) {
 // maxDuration keeps sums of a duration and a clock far from overflowing.
 const maxDuration = 10 * 365 * 24 * time.Hour
 
-var goDuration = regexp.MustCompile(`^(?:(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:ns|us|µs|μs|ms|s|m|h))(?:[0-9]+(?:\.[0-9]+)?(?:ns|us|µs|μs|ms|s|m|h))*$`)
+var goDuration = syntax(`^(?:(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:ns|us|µs|μs|ms|s|m|h))(?:[0-9]+(?:\.[0-9]+)?(?:ns|us|µs|μs|ms|s|m|h))*$`)
 
 // duration reads whole milliseconds or a Go duration.
 func (v value) duration(to *time.Duration) {
@@ -81,7 +80,7 @@ func (v value) duration(to *time.Duration) {
 }
 
 var (
-	sizeText  = regexp.MustCompile(`^(0|[1-9][0-9]*) ?(B|[kKMGT]B|[KMGT]iB)?$`)
+	sizeText  = syntax(`^(0|[1-9][0-9]*) ?(B|[kKMGT]B|[KMGT]iB)?$`)
 	sizeUnits = map[string]int64{
 		"": 1, "B": 1,
 		"kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12,

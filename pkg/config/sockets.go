@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -78,7 +77,7 @@ func readSocketName(v value, s *socketDraft) {
 	}
 }
 
-var octalMode = regexp.MustCompile(`^0?[0-7]{3}$`)
+var octalMode = syntax(`^0?[0-7]{3}$`)
 
 func readSocketMode(v value, s *socketDraft) {
 	s.modeAt = v

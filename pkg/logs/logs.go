@@ -69,6 +69,7 @@ package logs
 import (
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -107,15 +108,16 @@ type Key struct {
 
 // String returns ENTRY:SLOT, with the stream behind it when that is not Merged.
 func (k Key) String() string {
+	name := k.Entry + ":" + strconv.Itoa(k.Slot)
 	if k.Stream == Merged {
-		return fmt.Sprintf("%s:%d", k.Entry, k.Slot)
+		return name
 	}
-	return fmt.Sprintf("%s:%d %s", k.Entry, k.Slot, k.Stream)
+	return name + " " + k.Stream.String()
 }
 
 // file is the FIFO's name in its directory. Names of entries have no colon, so
 // two keys never share a file.
-func (k Key) file() string { return fmt.Sprintf("%s:%d.%s", k.Entry, k.Slot, k.Stream) }
+func (k Key) file() string { return k.Entry + ":" + strconv.Itoa(k.Slot) + "." + k.Stream.String() }
 
 // maxEntry is the longest name of an entry that has a FIFO.
 const maxEntry = 128

@@ -38,27 +38,49 @@ type Daemon struct {
 	Settled  bool     `json:"settled,omitempty"`
 	Counters Counters `json:"counters"`
 	Reload   Reload   `json:"reload"`
-	// Output is what pkg/logs hands over, JSON in its own form. It travels
-	// beside the rest.
-	Output []byte `json:"-"`
+	// Output is what pkg/logs hands over; nil in a preflight, which needs none of it,
+	// and in a journal.
+	Output *Output `json:"-"`
 }
 
-// Saved returns d in the form that is handed over by a program of that version.
+// Saved returns d in the form that is handed over by a program of that version: the
+// records of a journal, which are read in a tenth of the time that JSON takes.
 func (d *Daemon) Saved(version string) (*Saved, error) {
-	payload, err := json.Marshal(d)
-	if err != nil {
+	var b Batch
+	if err := b.All(d, nil, Marks{}); err != nil {
 		return nil, fmt.Errorf("encode the state: %w", err)
 	}
-	return &Saved{Header: Header{Version: version}, Payload: payload, Output: d.Output}, nil
+	if d.Output != nil {
+		b.output(d.Output)
+	}
+	return &Saved{Header: Header{Version: version}, Payload: b.buf[batchHeadLen:]}, nil
 }
 
-// Daemon is the inverse of [Daemon.Saved].
+// Daemon is the inverse of [Daemon.Saved]. What a newer program added and this one
+// does not know is passed over.
 func (s *Saved) Daemon() (*Daemon, error) {
+	if s.lines {
+		return s.fromJSON()
+	}
+	p := newReplay()
+	p.batch(s.Payload)
+	d := p.result(&p.report)
+	if p.report.Bad > 0 {
+		return nil, fmt.Errorf("decode the state: %s", &p.report)
+	}
+	d.Output = p.output
+	return d, nil
+}
+
+// fromJSON reads format 1.
+func (s *Saved) fromJSON() (*Daemon, error) {
 	d := new(Daemon)
 	if err := json.Unmarshal(s.Payload, d); err != nil {
 		return nil, fmt.Errorf("decode the state: %w", err)
 	}
-	d.Output = s.Output
+	if err := json.Unmarshal(s.output, &d.Output); err != nil {
+		return nil, fmt.Errorf("decode the state: output: %w", err)
+	}
 	return d, nil
 }
 

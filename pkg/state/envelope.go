@@ -9,17 +9,18 @@ import (
 	"hash/crc32"
 )
 
-// The envelope is a fixed head followed by three lines of JSON: the header with
-// the descriptors, the payload and the output. They are apart because wrapping
-// one in another would have each read and checked as often as it is wrapped,
-// while nobody answers requests. All numbers are big endian.
+// The envelope is a fixed head followed by three parts: the header, the
+// descriptors and the payload. All numbers of fixed size are big endian.
 //
 //	offset  bytes
 //	0       8     magic
 //	8       4     format
-//	12      8     length of the lines in bytes
-//	20      4     CRC-32C of bytes 0 to 19 and of the lines
-//	24      …     the lines, separated by a newline
+//	12      8     length of what follows the head in bytes
+//	20      4     CRC-32C of bytes 0 to 19 and of what follows the head
+//	24      …     the parts, each after its length as a uvarint: JSON of a Header;
+//	              fields, each a File; the payload as it is given
+//
+// In format 1 it was three lines of JSON: header with descriptors, state, output.
 //
 // The checksum guards against damage, not against an attacker: the file is
 // sealed, or readable and writable by the daemon's user alone.
@@ -52,25 +53,48 @@ func Encode(s *Saved) ([]byte, error) {
 }
 
 func encode(s *Saved, boot string) ([]byte, error) {
-	c := *s
-	c.Header.BootID = boot
-	head, err := json.Marshal(&c)
+	h := s.Header
+	h.BootID = boot
+	head, err := json.Marshal(h)
 	if err != nil {
 		return nil, fmt.Errorf("encode state: %w", err)
 	}
-	lines := [][]byte{head, orNull(s.Payload), orNull(s.Output)}
-	for _, line := range lines {
-		if bytes.IndexByte(line, '\n') >= 0 {
-			return nil, errors.New("encode state: a line of JSON has a newline in it")
+	b := make([]byte, headLen, headLen+len(head)+64*len(s.Files)+len(s.Payload)+3*binary.MaxVarintLen64)
+	b = appendPart(b, head)
+	at := len(b)
+	for i := range s.Files {
+		b = appendNested(b, 1, func(b []byte) []byte { return appendFile(b, &s.Files[i]) })
+	}
+	b = insertLength(b, at)
+	b = appendPart(b, s.Payload)
+
+	copy(b, magic)
+	binary.BigEndian.PutUint32(b[len(magic):], Format)
+	binary.BigEndian.PutUint64(b[len(magic)+4:], uint64(len(b)-headLen))
+	binary.BigEndian.PutUint32(b[sumAt:], checksum(b[:sumAt], b[headLen:]))
+	return b, nil
+}
+
+func appendPart(b, part []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(len(part)))
+	return append(b, part...)
+}
+
+func appendFile(b []byte, f *File) []byte {
+	b = appendText(b, 1, f.Name)
+	return appendInt(b, 2, int64(f.FD))
+}
+
+func (x *File) read(f fields) bool {
+	for f.next() {
+		switch f.num {
+		case 1:
+			f.string(&x.Name)
+		case 2:
+			f.int(&x.FD)
 		}
 	}
-	body := bytes.Join(lines, []byte("\n"))
-	b := make([]byte, 0, headLen+len(body))
-	b = append(b, magic...)
-	b = binary.BigEndian.AppendUint32(b, Format)
-	b = binary.BigEndian.AppendUint64(b, uint64(len(body)))
-	b = binary.BigEndian.AppendUint32(b, checksum(b, body))
-	return append(b, body...), nil
+	return !f.bad
 }
 
 // Decode reads what [Encode] wrote, in the boot that is running now. It never
@@ -110,12 +134,12 @@ func decode(data []byte, boot string) (*Saved, error) {
 	if checksum(data[:sumAt], body) != binary.BigEndian.Uint32(data[sumAt:]) {
 		return nil, fmt.Errorf("%w: checksum differs", ErrCorrupt)
 	}
-	lines := bytes.Split(body, []byte("\n"))
-	if len(lines) != 3 {
-		return nil, fmt.Errorf("%w: %d lines instead of 3", ErrCorrupt, len(lines))
+	read := readParts
+	if format == 1 {
+		read = readLines
 	}
-	s := &Saved{Payload: lines[1], Output: lines[2]}
-	if err := json.Unmarshal(lines[0], s); err != nil {
+	s, err := read(body)
+	if err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrCorrupt, err)
 	}
 	if s.Header.BootID != boot {
@@ -124,11 +148,54 @@ func decode(data []byte, boot string) (*Saved, error) {
 	return s, nil
 }
 
-func orNull(line []byte) []byte {
-	if len(line) == 0 {
-		return []byte("null")
+func readParts(body []byte) (*Saved, error) {
+	var parts [3][]byte
+	for i := range parts {
+		n, w := binary.Uvarint(body)
+		if w <= 0 || n > uint64(len(body)-w) {
+			return nil, fmt.Errorf("part %d is not whole", i)
+		}
+		parts[i], body = body[w:w+int(n)], body[w+int(n):]
 	}
-	return line
+	if len(body) > 0 {
+		return nil, errors.New("more than three parts")
+	}
+	s := &Saved{Payload: parts[2]}
+	if err := json.Unmarshal(parts[0], &s.Header); err != nil {
+		return nil, err
+	}
+	files := fields{rest: parts[1]}
+	for files.next() {
+		var x File
+		if files.num != 1 {
+			continue
+		}
+		if !x.read(files.nested()) {
+			files.bad = true
+			break
+		}
+		s.Files = append(s.Files, x)
+	}
+	if files.bad {
+		return nil, errors.New("the list of descriptors cannot be read")
+	}
+	return s, nil
+}
+
+// readLines reads format 1.
+func readLines(body []byte) (*Saved, error) {
+	lines := bytes.Split(body, []byte("\n"))
+	if len(lines) != 3 {
+		return nil, fmt.Errorf("%d lines instead of 3", len(lines))
+	}
+	var head struct {
+		Header Header `json:"header"`
+		Files  []File `json:"files"`
+	}
+	if err := json.Unmarshal(lines[0], &head); err != nil {
+		return nil, err
+	}
+	return &Saved{Header: head.Header, Files: head.Files, Payload: lines[1], output: lines[2], lines: true}, nil
 }
 
 func checksum(head, body []byte) uint32 {

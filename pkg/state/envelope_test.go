@@ -2,8 +2,8 @@ package state
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -17,8 +17,7 @@ func sample() *Saved {
 	return &Saved{
 		Header:  Header{BootID: testBoot, Version: "1.2.3"},
 		Files:   []File{{Name: "pidfd:web:0", FD: 7}, {Name: "netlink:proc", FD: 9}},
-		Payload: json.RawMessage(`{"entries":[{"name":"web","count":3}]}`),
-		Output:  json.RawMessage(`{"FIFOs":null}`),
+		Payload: []byte(`{"entries":[{"name":"web","count":3}]}`),
 	}
 }
 
@@ -37,11 +36,11 @@ func TestRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(want, got); d != "" {
+	if d := cmp.Diff(want, got, cmp.AllowUnexported(Saved{})); d != "" {
 		t.Error(d)
 	}
 	// Encode and Decode agree on the boot that runs, and leave s alone.
-	s := &Saved{Payload: json.RawMessage("null")}
+	s := &Saved{Payload: []byte("null")}
 	b, err := Encode(s)
 	if err != nil {
 		t.Fatal(err)
@@ -54,19 +53,97 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// TestFixture reads a state that an earlier build wrote: a change of the
-// format that breaks it needs a new Format.
-func TestFixture(t *testing.T) {
-	b, err := os.ReadFile(filepath.Join("testdata", "format1.state"))
+// TestFixtures reads states that earlier builds wrote: a change of the format that
+// breaks one needs a new Format.
+func TestFixtures(t *testing.T) {
+	current := filepath.Join("testdata", fmt.Sprintf("format%d.state", Format))
+	if _, err := os.Stat(current); *update && errors.Is(err, os.ErrNotExist) {
+		if err := os.WriteFile(current, encoded(t, sample()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	former := sample()
+	former.lines, former.output = true, []byte(`{"FIFOs":null}`)
+	for file, want := range map[string]*Saved{filepath.Join("testdata", "format1.state"): former, current: sample()} {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatalf("%v: go test ./pkg/state -run Fixtures -update", err)
+		}
+		got, err := decode(b, testBoot)
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		if d := cmp.Diff(want, got, cmp.AllowUnexported(Saved{})); d != "" {
+			t.Errorf("%s: %s", file, d)
+		}
+	}
+}
+
+// TestFormat1 reads what the state and the output were in format 1: JSON.
+func TestFormat1(t *testing.T) {
+	s := &Saved{
+		lines:   true,
+		Payload: []byte(`{"name":"x","seq":7,"machine":{"entries":[{"name":"web","slots":[{"slot":0,"incarnation":3,"state":"running","live":true,"pid":12}]}]}}`),
+		output:  []byte(`{"FIFOs":[{"Key":{"Entry":"web","Slot":0,"Stream":2},"FD":9,"PID":12,"Incarnation":3,"Held":true,"Partial":"YWI="}],"Entries":{"web":{"Bytes":5,"Lines":1}},"Dropped":4,"Out":"bw==","Err":null}`),
+	}
+	d, err := s.Daemon()
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := decode(b, testBoot)
+	if d.Name != "x" || d.Seq != 7 || d.Machine.Entries[0].Slots[0].PID != 12 {
+		t.Errorf("%+v", d)
+	}
+	want := &Output{
+		FIFOs:   []FIFO{{Key: FIFOKey{Entry: "web", Stream: 2}, FD: 9, PID: 12, Incarnation: 3, Held: true, Partial: []byte("ab")}},
+		Entries: map[string]OutputCounts{"web": {Bytes: 5, Lines: 1}}, Dropped: 4, Out: []byte("o"),
+	}
+	if diff := cmp.Diff(want, d.Output); diff != "" {
+		t.Error(diff)
+	}
+	for _, broken := range []*Saved{{lines: true, Payload: []byte("["), output: []byte("{}")}, {lines: true, Payload: []byte("{}"), output: []byte("[")}} {
+		if d, err := broken.Daemon(); err == nil {
+			t.Errorf("%q, %q: %+v", broken.Payload, broken.output, d)
+		}
+	}
+}
+
+// TestDaemonRoundTrip hands over a state with a value in every field.
+func TestDaemonRoundTrip(t *testing.T) {
+	want := filled[Daemon](t)
+	for i := range want.Machine.Entries {
+		e := &want.Machine.Entries[i]
+		e.Name = []string{"a", "b"}[i] // sorted
+		e.Retired = map[int]Retired{900: {Incarnation: 3, Held: true}}
+		for j := range e.Slots {
+			e.Slots[j].Slot = j
+		}
+	}
+	for i := range want.Output.FIFOs {
+		want.Output.FIFOs[i].Key.Slot = i
+	}
+	s, err := want.Saved("1.2.3")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(sample(), got); d != "" {
+	back, err := decode(encoded(t, s), testBoot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := back.Daemon()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
+	}
+	// What a newer program adds is passed over; what cannot be read is not.
+	s.Payload = append(s.Payload, 2, 0x7f, 'x')
+	if _, err := s.Daemon(); err != nil {
+		t.Errorf("with a record of an unknown kind: %v", err)
+	}
+	s.Payload = append(s.Payload, 2, recSlot, 0xff)
+	if d, err := s.Daemon(); err == nil {
+		t.Errorf("with a record that is damaged: %+v", d)
 	}
 }
 
@@ -106,23 +183,29 @@ func TestRefused(t *testing.T) {
 	for i := range 8 {
 		huge[len(magic)+4+i] = 0xff
 	}
-	notJSON := encoded(t, &Saved{Payload: json.RawMessage("1")})
-	notJSON[headLen] = '['
-	// A right checksum over wrong JSON.
-	sum := checksum(notJSON[:sumAt], notJSON[headLen:])
-	for i := range 4 {
-		notJSON[sumAt+i] = byte(sum >> (24 - 8*i))
+	resum := func(b []byte) []byte {
+		sum := checksum(b[:sumAt], b[headLen:])
+		for i := range 4 {
+			b[sumAt+i] = byte(sum >> (24 - 8*i))
+		}
+		return b
 	}
-	// Two lines with a right checksum.
+	// Right checksums over what makes no sense.
+	notJSON := encoded(t, sample())
+	notJSON[headLen+1] = '['
+	resum(notJSON)
 	short := encoded(t, sample())
-	short[bytes.LastIndexByte(short, '\n')] = ' '
-	sum = checksum(short[:sumAt], short[headLen:])
-	for i := range 4 {
-		short[sumAt+i] = byte(sum >> (24 - 8*i))
+	short[headLen]++ // takes from the next part
+	resum(short)
+	badFile := encoded(t, sample())
+	badFile[bytes.Index(badFile, []byte("pidfd:web"))-1] = 0xff // its length
+	resum(badFile)
+	lines, err := os.ReadFile(filepath.Join("testdata", "format1.state"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, err := encode(&Saved{Payload: json.RawMessage("{\n}")}, testBoot); err == nil {
-		t.Error("a payload of two lines was taken")
-	}
+	lines[bytes.LastIndexByte(lines, '\n')] = ' '
+	resum(lines)
 	other, err := encode(sample(), "another")
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +221,9 @@ func TestRefused(t *testing.T) {
 		"newer, moved":   {newer[:headLen+3], ErrNewer},
 		"format 0":       {zero, ErrCorrupt},
 		"huge length":    {huge, ErrTruncated},
-		"two lines":      {short, ErrCorrupt},
+		"two lines":      {lines, ErrCorrupt},
+		"parts":          {short, ErrCorrupt},
+		"descriptors":    {badFile, ErrCorrupt},
 		"no JSON object": {notJSON, ErrCorrupt},
 		"other boot":     {other, ErrOtherBoot},
 	} {

@@ -141,10 +141,12 @@ func checkFiles(files []File) error {
 		case names[f.Name], fds[f.FD]:
 			return fmt.Errorf("hand over %q: name or descriptor %d given twice", f.Name, f.FD)
 		}
-		if err := verifyKind(f); err != nil {
-			return fmt.Errorf("hand over %q: %w", f.Name, err)
-		}
 		names[f.Name], fds[f.FD] = true, true
+	}
+	for i, err := range verifyKinds(files) {
+		if err != nil {
+			return fmt.Errorf("hand over %q: %w", files[i].Name, err)
+		}
 	}
 	return nil
 }

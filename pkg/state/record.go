@@ -35,6 +35,8 @@ const (
 	recProcess     = 8  // fields of a Process, the only one of its slot
 	recProcessGone = 9  // fields: entry's name, slot
 	recRetired     = 10 // fields: entry's name, slot, and what outlives it; else as recSlotGone
+	recOutput      = 11 // fields of an Output, without its FIFOs; not in a journal
+	recFIFO        = 12 // fields of a FIFO; not in a journal
 )
 
 // sources is what recSources holds.

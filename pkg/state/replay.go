@@ -84,12 +84,7 @@ func parseJournal(data []byte, boot string) (*Recovered, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := replay{
-		entries:   make(map[string]*Entry),
-		slots:     make(map[slotName]*Slot),
-		retired:   make(map[slotName]Retired),
-		processes: make(map[slotName]*Process),
-	}
+	p := newReplay()
 	p.report.Newer = head.Format > JournalFormat
 	for len(rest) > 0 && p.report.Reason == nil {
 		var body []byte
@@ -168,7 +163,17 @@ type replay struct {
 	slots     map[slotName]*Slot
 	retired   map[slotName]Retired
 	processes map[slotName]*Process
+	output    *Output
 	report    JournalReport
+}
+
+func newReplay() *replay {
+	return &replay{
+		entries:   make(map[string]*Entry),
+		slots:     make(map[slotName]*Slot),
+		retired:   make(map[slotName]Retired),
+		processes: make(map[slotName]*Process),
+	}
 }
 
 // batch applies the records of a batch whose sum was right.
@@ -236,6 +241,18 @@ func (p *replay) record(kind byte, payload []byte) bool {
 			return false
 		}
 		p.processes[slotName{x.Entry, x.Slot}] = x
+	case recOutput:
+		o := new(Output)
+		if !o.read(fields{rest: payload}) {
+			return false
+		}
+		p.output = o
+	case recFIFO:
+		var x FIFO
+		if p.output == nil || !x.read(fields{rest: payload}) {
+			return false
+		}
+		p.output.FIFOs = append(p.output.FIFOs, x)
 	case recRetired:
 		var r Retired
 		n, ok := r.read(fields{rest: payload})

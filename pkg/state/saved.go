@@ -2,7 +2,6 @@ package state
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"os"
 )
@@ -10,17 +9,19 @@ import (
 // Format is the number of the saved format that this package writes, and the
 // highest that it reads. It rises when an older reader would misunderstand
 // what is written, not when a field is added.
-const Format = 1
+const Format = 2
 
 // Saved is one saved state. Its types are apart from the running ones: fields
 // get added, never renamed or given another meaning within one [Format].
 type Saved struct {
-	Header Header `json:"header"`
-	Files  []File `json:"files,omitempty"` // set by Exec: the descriptors handed over
-	// Payload is the supervisor's own and Output that of its output, each JSON
-	// in one line, taken and given as it is; null when there is none.
-	Payload json.RawMessage `json:"-"`
-	Output  json.RawMessage `json:"-"`
+	Header Header
+	Files  []File // set by Exec: the descriptors handed over
+	// Payload is the state, as [Daemon.Saved] makes it.
+	Payload []byte
+
+	// Of format 1: all of it is JSON, and the state of the output is apart.
+	lines  bool
+	output []byte
 }
 
 // Header says where a saved state is from.

@@ -30,6 +30,7 @@ func (b *bed) reexec() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	next.TakeOver(func() []string { return nil })
 	b.s = next
 	b.run()
 }
@@ -90,4 +91,40 @@ func TestOutputIsReadAfterAStartThatWillNotHappen(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestFormerPictureUntilTakeOver(t *testing.T) {
+	inBubble(t, "entries: {a: {command: /bin/a}, b: {command: /bin/b}}", func(t *testing.T, b *bed) {
+		pid := b.slot("a", 0).PID
+		b.write("entries: {a: {command: /bin/a, delay: 7s}, c: {command: /bin/c}}")
+		if _, err := b.s.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		b.s.Shutdown(t.Context(), true)
+		<-b.done
+		next, err := Resume(b.options(b.path), b.saved, b.handedOver())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.s = next
+		st := next.State()
+		if !st.Daemon.TakingOver || st.Daemon.Reexecs != 0 || st.Entry("b") == nil || st.Entry("c") != nil {
+			t.Errorf("before: %+v", st.Daemon)
+		}
+		if a := st.Entry("a"); a == nil || a.Running != 1 || a.Processes[0].PID != pid || a.DelayMS != 1000 {
+			t.Errorf("before: %+v", a)
+		}
+		version := st.Version
+		next.TakeOver(func() []string { return []string{"Something is missing."} })
+		b.run()
+		st = next.State()
+		if st.Daemon.TakingOver || st.Daemon.Reexecs != 1 || st.Version <= version || st.Entry("c") == nil ||
+			len(st.Daemon.Missing) == 0 || st.Daemon.Missing[len(st.Daemon.Missing)-1] != "Something is missing." {
+			t.Errorf("after: %+v", st.Daemon)
+		}
+		if a := st.Entry("a"); a.Processes[0].PID != pid || a.DelayMS != 7000 {
+			t.Errorf("after: %+v", a)
+		}
+	})
 }

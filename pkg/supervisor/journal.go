@@ -181,17 +181,18 @@ func (s *Supervisor) compact() {
 	clear(w.started)
 	w.descendants = nil // the next record must not say less
 	w.started, w.own = w.started[:0], false
+	w.touched = fsm.Touched{} // that of the whole state is large, those of turns are not
 	var processes []state.Process
 	for _, c := range s.children {
 		if c.pid > 0 {
 			processes = append(processes, savedProcess(c))
 		}
 	}
-	w.batch.Reset()
-	err := w.batch.All(s.journaled(s.saved(s.config)), processes, w.marks)
+	var all state.Batch
+	err := all.All(s.journaled(s.saved(s.config)), processes, w.marks)
 	if err == nil {
 		state.Failpoint("compact")
-		err = s.Journal.Compact(&w.batch)
+		err = s.Journal.Compact(&all)
 	}
 	s.written(err)
 }

@@ -68,22 +68,13 @@ func (s *Supervisor) savePlaces(d *state.Daemon) {
 	}
 }
 
-// savedPlaces is the inverse of savePlaces.
-func savedPlaces(d *state.Daemon) map[fsm.ID]spawn.Place {
-	places := make(map[fsm.ID]spawn.Place)
-	for i := range d.Machine.Entries {
-		e := &d.Machine.Entries[i]
-		for j := range e.Slots {
-			slot := &e.Slots[j]
-			id := fsm.ID{Entry: e.Name, Slot: slot.Slot, Incarnation: slot.Incarnation}
-			p := spawn.Place{Cgroup: slot.Cgroup, Marks: marks(id)}
-			if p.Cgroup != "" && !filepath.IsAbs(p.Cgroup) {
-				p.Cgroup = filepath.Join(d.Cgroups, p.Cgroup)
-			}
-			places[id] = p
-		}
+// savedPlace is the inverse of savePlaces, for one slot.
+func savedPlace(d *state.Daemon, id fsm.ID, slot *state.Slot) spawn.Place {
+	p := spawn.Place{Cgroup: slot.Cgroup, Marks: marks(id)}
+	if p.Cgroup != "" && !filepath.IsAbs(p.Cgroup) {
+		p.Cgroup = d.Cgroups + "/" + p.Cgroup
 	}
-	return places
+	return p
 }
 
 // adopted reports whether the process of an incarnation was started by a daemon
@@ -91,18 +82,4 @@ func savedPlaces(d *state.Daemon) map[fsm.ID]spawn.Place {
 func (s *Supervisor) adopted(id fsm.ID) bool {
 	c := s.children[s.tokens[id]]
 	return c != nil && c.survivor
-}
-
-// survivors lists those of a saved state.
-func survivors(d *state.Daemon) map[fsm.ID]bool {
-	ids := make(map[fsm.ID]bool)
-	for i := range d.Machine.Entries {
-		e := &d.Machine.Entries[i]
-		for j := range e.Slots {
-			if slot := &e.Slots[j]; slot.Survivor {
-				ids[fsm.ID{Entry: e.Name, Slot: slot.Slot, Incarnation: slot.Incarnation}] = true
-			}
-		}
-	}
-	return ids
 }

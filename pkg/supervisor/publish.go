@@ -91,6 +91,17 @@ func (p *publisher) apply(c fsm.Changes, significant bool) *view.State {
 	return s
 }
 
+// redescribe has the next picture show every entry as it is configured now.
+func (p *publisher) redescribe() {
+	p.entries = slices.Clone(p.entries)
+	for i, e := range p.entries {
+		next := *e
+		command, delay := p.describe(e.Name)
+		next.Command, next.DelayMS = command, delay.Milliseconds()
+		p.entries[i] = &next
+	}
+}
+
 func (p *publisher) find(name string) (int, bool) {
 	return slices.BinarySearchFunc(p.entries, name, func(e *view.Entry, name string) int {
 		return strings.Compare(e.Name, name)

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -103,22 +102,13 @@ func (s *Supervisor) exec(next *config.Config, serving []Socket) error {
 		return fmt.Errorf("pause the output: %w", err)
 	}
 	defer s.Output.Resume()
-	output, encoded := []byte(nil), make(chan error, 1)
-	go func() { // beside the rest: nobody is answered meanwhile
-		var err error
-		output, err = json.Marshal(pipes)
-		encoded <- err
-	}()
 	saved := s.saved(next)
 	// The preflight saw an earlier state. What the next image would refuse of
 	// this one would leave the processes to nobody.
 	if err := checkMachine(&saved.Machine); err != nil {
 		return fmt.Errorf("the state does not hold together: %w", err)
 	}
-	if err := <-encoded; err != nil {
-		return fmt.Errorf("encode the output: %w", err)
-	}
-	saved.Output = output
+	saved.Output = saveOutput(pipes)
 	if s.Keeper != nil {
 		saved.Kept = s.Keeper.Names()
 	}
@@ -167,14 +157,41 @@ func pipeName(p logs.HandoverFIFO) string {
 	return pipePrefix + p.Key.String() + "#" + strconv.Itoa(p.FD)
 }
 
+// saveOutput is what pkg/logs hands over in its saved form.
+func saveOutput(h *logs.Handover) *state.Output {
+	out := &state.Output{
+		FIFOs: make([]state.FIFO, 0, len(h.FIFOs)), Entries: make(map[string]state.OutputCounts, len(h.Entries)),
+		Dropped: h.Dropped, Out: h.Out, Err: h.Err,
+	}
+	for _, p := range h.FIFOs {
+		out.FIFOs = append(out.FIFOs, state.FIFO{
+			Key: state.FIFOKey{Entry: p.Key.Entry, Slot: p.Key.Slot, Stream: uint8(p.Key.Stream)},
+			FD:  p.FD, PID: p.PID, Incarnation: p.Incarnation, Held: p.Held, Partial: p.Partial,
+		})
+	}
+	for entry, n := range h.Entries {
+		out.Entries[entry] = state.OutputCounts(n)
+	}
+	return out
+}
+
 // LoadPipes returns what pkg/logs of the former image handed over, of which
 // TakePipes has to be asked before it is used.
-func LoadPipes(output []byte) (*logs.Handover, error) {
-	h := new(logs.Handover)
-	if err := json.Unmarshal(output, h); err != nil {
-		return nil, fmt.Errorf("saved state: output: %w", err)
+func LoadPipes(saved *state.Output) *logs.Handover {
+	h := &logs.Handover{
+		FIFOs: make([]logs.HandoverFIFO, 0, len(saved.FIFOs)), Entries: make(map[string]logs.Counts, len(saved.Entries)),
+		Dropped: saved.Dropped, Out: saved.Out, Err: saved.Err,
 	}
-	return h, nil
+	for _, p := range saved.FIFOs {
+		h.FIFOs = append(h.FIFOs, logs.HandoverFIFO{
+			Key: logs.Key{Entry: p.Key.Entry, Slot: p.Key.Slot, Stream: logs.Stream(p.Key.Stream)},
+			FD:  p.FD, PID: p.PID, Incarnation: p.Incarnation, Held: p.Held, Partial: p.Partial,
+		})
+	}
+	for entry, n := range saved.Entries {
+		h.Entries[entry] = logs.Counts(n)
+	}
+	return h
 }
 
 // TakePipes leaves in h the descriptors that arrived; the other pipes are opened or
@@ -188,11 +205,27 @@ func TakePipes(h *logs.Handover, take func(name string) (fd int, ok bool)) {
 	}
 }
 
-// Resume returns a supervisor that goes on where a former image stopped. files
-// are the descriptors handed over, by name; those that are left in it are the
-// caller's. What cannot be taken over is said and, as far as a process is
-// concerned, counted as an end of unknown status; only a state that makes no
-// sense at all is an error.
+// resumption is what a former image left that is not taken over yet.
+type resumption struct {
+	saved   *state.Daemon
+	snap    fsm.Snapshot
+	applied *config.Config
+	files   map[string]int
+	slots   []takenSlot
+}
+
+// takenSlot is a slot of the former image that holds something.
+type takenSlot struct {
+	*child
+	slot  *fsm.SlotSnapshot
+	place spawn.Place
+}
+
+// Resume returns a supervisor that knows what a former image knew, and whose
+// picture is that image's, so that readers need not wait until its processes are
+// taken over. TakeOver does that, before Run. files are the descriptors handed over,
+// by name; those that are left in it after TakeOver are the caller's. Only a state
+// that makes no sense at all is an error.
 func Resume(o Options, saved *state.Daemon, files map[string]int) (*Supervisor, error) {
 	snap, err := loadMachine(&saved.Machine)
 	if err != nil {
@@ -207,37 +240,55 @@ func Resume(o Options, saved *state.Daemon, files map[string]int) (*Supervisor, 
 		return nil, fmt.Errorf("saved state: configuration: %w", err)
 	}
 	s := newSupervisor(o, m)
+	r := &resumption{saved: saved, snap: snap, applied: applied, files: files}
+	s.resumption = r
 	d := &s.publisher.daemon
-	now := o.Clock.Wall()
 	s.prevReexecAt = state.Time(saved.ReexecedWall)
-	d.Reexecs, d.ReexecedAt = saved.Reexecs+1, &now
+	d.Reexecs, d.ReexecedAt, d.TakingOver = saved.Reexecs, s.prevReexecAt, true
 	s.publisher.version = saved.Version
 	s.history.restore(saved.Seq, loadEvents(saved.Events))
 	s.loadCounters(&saved.Counters)
 	s.descent.load(&saved.Machine)
-	s.counts.reexec(resultOK)
-
 	s.paused = true
 	s.config = o.Config
-	s.adopt(snap, savedPlaces(saved), survivors(saved), files)
-	s.adoptSockets(saved.Sockets, files)
 	s.prepare(applied)
-	s.prepare(o.Config)
+	s.recall(r)
+	s.publishFirst()
+	return s, nil
+}
+
+// TakeOver goes on where the former image stopped. Call it once after Resume, before
+// Run and in the same goroutine; commands wait until Run. missing says what Options.Missing
+// did not tell yet, and may take a while. What cannot be taken over is said and, as far as a process is
+// concerned, counted as an end of unknown status.
+func (s *Supervisor) TakeOver(missing func() []string) {
+	r := s.resumption
+	s.resumption = nil
+	d := &s.publisher.daemon
+	now := s.Clock.Wall()
+	d.Reexecs, d.ReexecedAt, d.TakingOver = r.saved.Reexecs+1, &now, false
+	s.counts.reexec(resultOK)
+
+	s.adopt(r)
+	d.Missing = append(slices.Clone(d.Missing), missing()...)
+	s.adoptSockets(r.saved.Sockets, r.files)
+	s.prepare(s.config)
+	s.publisher.redescribe()
 	s.retainSockets()
 	restart := make(map[string]bool)
-	for _, c := range config.Compare(applied, o.Config).Entries {
+	for _, c := range config.Compare(r.applied, s.config).Entries {
 		restart[c.Name] = c.Action == config.Restart
 		if slices.Contains(c.Keys, "resources") {
 			s.relimit(c.Name)
 		}
 	}
-	s.step(fsm.Configure{Entries: machineEntries(o.Config), Restart: restart})
+	s.step(fsm.Configure{Entries: machineEntries(s.config), Restart: restart})
 	s.paused = false
-	s.reissue(pendingStarts(snap))
-	s.keepAll(&snap)
+	s.reissue(pendingStarts(r.snap))
+	s.keepAll(&r.snap)
 	s.tellDaemon(view.EventReloaded, "")
-	s.publishFirst()
-	return s, nil
+	s.significant = true
+	s.publish()
 }
 
 // CheckedConfig returns the configuration that was checked before the re-exec,
@@ -268,43 +319,52 @@ func checkMachine(saved *state.Machine) error {
 	return err
 }
 
-// adopt takes over the processes of the former image: they are our children
-// still.
-func (s *Supervisor) adopt(snap fsm.Snapshot, places map[fsm.ID]spawn.Place, survivors map[fsm.ID]bool, files map[string]int) {
-	var list []spawn.Child
-	var slots []*fsm.SlotSnapshot
-	for i := range snap.Entries {
-		e := &snap.Entries[i]
+// recall makes the processes of the former image known. They are not watched yet.
+func (s *Supervisor) recall(r *resumption) {
+	for i := range r.snap.Entries {
+		e := &r.snap.Entries[i]
+		saved := r.saved.Machine.Entries[i].Slots // that this was made of, in the same order
 		for j := range e.Slots {
 			slot := &e.Slots[j]
 			if !slot.Live && !slot.Tree {
 				continue
 			}
 			id := fsm.ID{Entry: e.Name, Slot: slot.Slot, Incarnation: slot.Incarnation}
-			c := s.takeOver(id, slot, places[id])
-			c.survivor, c.cgroup = survivors[id], places[id].Cgroup
-			fd, ok := files[pidfdName(id)]
-			if ok {
-				s.identify(c, fd)
-			}
-			switch {
-			case !ok && slot.Live:
-				s.lose(c, slot, fmt.Errorf("its pidfd was not handed over"))
-				continue
-			case !ok:
-				fd = -1
-			}
-			list = append(list, spawn.Child{Token: c.token, PID: c.pid, PidFD: fd, Reaped: !slot.Live, Survivor: true, Place: places[id]})
-			slots = append(slots, slot)
+			place := savedPlace(r.saved, id, &saved[j])
+			c := s.takeOver(id, slot, place)
+			c.survivor, c.cgroup = saved[j].Survivor, place.Cgroup
+			r.slots = append(r.slots, takenSlot{c, slot, place})
 		}
 	}
+}
+
+// adopt has the processes of the former image watched: they are our children
+// still.
+func (s *Supervisor) adopt(r *resumption) {
+	list := make([]spawn.Child, 0, len(r.slots))
+	taken := make([]takenSlot, 0, len(r.slots))
+	for _, t := range r.slots {
+		fd, ok := r.files[pidfdName(t.id)]
+		if ok {
+			s.identify(t.child, fd)
+		}
+		switch {
+		case !ok && t.slot.Live:
+			s.lose(t.child, t.slot, fmt.Errorf("its pidfd was not handed over"))
+			continue
+		case !ok:
+			fd = -1
+		}
+		list = append(list, spawn.Child{Token: t.token, PID: t.pid, PidFD: fd, Reaped: !t.slot.Live, Survivor: true, Place: t.place})
+		taken = append(taken, t)
+	}
 	for i, err := range s.Processes.Adopt(list) {
-		c := s.children[list[i].Token]
+		t := taken[i]
 		if err != nil {
-			s.lose(c, slots[i], err)
+			s.lose(t.child, t.slot, err)
 			continue
 		}
-		delete(files, pidfdName(c.id))
+		delete(r.files, pidfdName(t.id))
 	}
 }
 

@@ -139,7 +139,8 @@ type Supervisor struct {
 	reloading    chan struct{} // holds a token while a reload is under way
 	ended        chan struct{} // closed when Run has returned for good
 	outcome      *Outcome
-	paused       bool // spawning is stopped for a re-exec
+	paused       bool        // spawning is stopped for a re-exec
+	resumption   *resumption // between Resume and TakeOver
 	prevReexecAt *time.Time
 }
 

@@ -240,6 +240,7 @@ func TestNextImageGoesOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		next.TakeOver(func() []string { return nil })
 		b.s = next
 		b.run()
 		st := b.s.State()
@@ -285,6 +286,7 @@ func TestProcessThatWasNotHandedOverIsAnUnknownEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		next.TakeOver(func() []string { return nil })
 		b.s = next
 		b.run()
 		if x := b.slot("a", 0).LastExit; x == nil || x.Reason != view.ReasonUnknown || x.Code != nil || x.CPUSeconds != nil {

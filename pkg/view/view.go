@@ -55,6 +55,10 @@ type Daemon struct {
 	// what follows from it. Empty on a host where everything works.
 	Missing []string `json:"missing"`
 
+	// TakingOver: this is the picture of the image before a re-exec. Its processes
+	// are about to be taken over, and then the new configuration is applied.
+	TakingOver bool `json:"-"`
+
 	ReexecResults     []LabelCount `json:"-"` // by result: "ok", "failed"
 	ProcEvents        []LabelCount `json:"-"` // by kind of event
 	ProcEventsLost    uint64       `json:"-"` // events that were dropped before they arrived
