@@ -58,7 +58,7 @@ func (p *Pool) Threads(token Token) (n int, at time.Duration, ok bool) {
 // keepsStatus reports whether pidfs keeps the status of what was reaped
 // (PIDFD_INFO_EXIT, Linux 6.15). A thread of our own shows it, which the kernel
 // reaps by itself: no child has to be made.
-var keepsStatus = sync.OnceValue(func() bool {
+func keepsStatus() bool {
 	tid := make(chan int)
 	end := make(chan struct{})
 	go ownThread(tid, end)
@@ -78,7 +78,7 @@ var keepsStatus = sync.OnceValue(func() bool {
 	}
 	_, ok := keptStatus(fd)
 	return ok
-})
+}
 
 // ownThread tells of a thread that ends when end is closed.
 func ownThread(tid chan<- int, end <-chan struct{}) {

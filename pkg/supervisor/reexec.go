@@ -68,6 +68,7 @@ func (s *Supervisor) handOver(next *config.Config, serving []Socket) error {
 	s.paused = true
 	s.Processes.Pause()
 	s.takeProcesses()
+	s.settleHolds()
 	s.tellWitness()
 	s.settleJournal(true)
 	err := s.exec(next, serving)
@@ -306,6 +307,7 @@ func (s *Supervisor) adopt(snap fsm.Snapshot, places map[fsm.ID]spawn.Place, sur
 		}
 		delete(files, pidfdName(c.id))
 	}
+	s.attendAll()
 }
 
 // takeOver makes a process of the former image known. It is not our child if it

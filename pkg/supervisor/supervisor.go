@@ -124,6 +124,7 @@ type Supervisor struct {
 	keptNames keptNames
 	descent   *descent
 	heirs     map[fsm.ID]*heir // found for the exits that are being handled
+	holds     []*hold          // ends that the machine was not told of yet, by their time
 
 	history  history
 	begun    map[string]int  // children of an entry that pkg/spawn knows
@@ -149,11 +150,12 @@ type child struct {
 	pid       int  // 0 until it has started
 	begun     bool // pkg/spawn knows it
 	ended     bool // the main process has, and something of its tree lives on
+	survivor  bool // a daemon that died since started it
 	startedAt fsm.Instant
 	cgroup    string          // that it was started in, "" if none
 	identity  *spawn.Identity // nil if it has none
-	survivor  bool            // a daemon that died since started it
 	kept      string          // its name with the Keeper, "" if it has none
+	held      *hold           // its end, while that is held
 }
 
 // request is a function to be run by the owner goroutine.
@@ -187,6 +189,7 @@ func newSupervisor(o Options, m *fsm.Machine) *Supervisor {
 		untold:    true,
 	}
 	o.Witness.look = o.Processes.Look
+	o.Witness.listenFor(o.Forks)
 	s.descent = newDescent(o.Clock.Now, o.Forks, o.Witness.wake)
 	if o.Forks {
 		o.Witness.Lineage = s.descent
@@ -255,6 +258,7 @@ func (s *Supervisor) Run() Outcome {
 			close(r.done)
 		case <-timer.C:
 			armed = 0
+			s.releaseHolds()
 			s.step(fsm.Tick{})
 		case <-s.Witness.ready:
 			s.takeTestimony()
@@ -267,6 +271,7 @@ func (s *Supervisor) Run() Outcome {
 		s.paused = true
 		s.Processes.Pause()
 		s.takeProcesses()
+		s.settleHolds()
 		s.closeJournal()
 	}
 	if *s.outcome == Finished {
@@ -320,6 +325,9 @@ func (s *Supervisor) nextTurn(tell fsm.Instant) (at fsm.Instant, ok bool) {
 	if again := s.scribe.retryAt; again != 0 && (!ok || again < at) {
 		at, ok = again, true
 	}
+	if len(s.holds) > 0 && (!ok || s.holds[0].until < at) {
+		at, ok = s.holds[0].until, true
+	}
 	switch {
 	case !ok && tell == 0:
 		return 0, false
@@ -372,9 +380,7 @@ func (s *Supervisor) takeProcesses() {
 	s.batch = s.Processes.Events(s.batch[:0])
 	s.counts.queueLength.Store(int64(len(s.batch)))
 	for i := range s.batch {
-		if ev := s.translate(&s.batch[i]); ev != nil {
-			s.decide(ev)
-		}
+		s.take(&s.batch[i])
 	}
 	s.act()
 	s.dropHeirs()
