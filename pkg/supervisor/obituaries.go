@@ -173,7 +173,7 @@ func (os obituaries) verdict(pid int32, t spawn.Token, at fsm.Instant) (v verdic
 // togetherWithin is how long after its first thread a process may end that a
 // signal ended. A kernel that met a fault of its own ends a thread as if by a
 // signal, and the others go on.
-const togetherWithin = time.Second
+const togetherWithin = 10 * time.Second
 
 // Why the connector does not tell how a survivor ended, after whyReaped.
 const (
