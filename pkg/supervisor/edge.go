@@ -244,14 +244,9 @@ func (s *Supervisor) signalFailed(id fsm.ID, signal int, to fsm.Scope, err error
 		"signal", signalName(signal), "to", to.String(), "error", err)
 }
 
-// translate turns news from pkg/spawn into an event of the machine. News of a
-// token that is not known any more is none. why is what else is known of why the
-// status of an end is not.
-func (s *Supervisor) translate(e *spawn.Event, why string) fsm.Event {
-	c := s.children[e.Token]
-	if c == nil {
-		return nil
-	}
+// translate turns news of a child from pkg/spawn into an event of the machine. why
+// is what else is known of why the status of an end is not.
+func (s *Supervisor) translate(c *child, e *spawn.Event, why string) fsm.Event {
 	switch e.Kind {
 	case spawn.Started:
 		state.Failpoint("started")

@@ -42,7 +42,8 @@ func (s *Supervisor) attendAll() {
 }
 
 // take gives the machine what there is to decide in news from pkg/spawn, unless
-// it is about a survivor's end that is held.
+// it is about a survivor's end that is held. News of a token that is not known any
+// more is none.
 func (s *Supervisor) take(e *spawn.Event) {
 	c := s.children[e.Token]
 	if c == nil {
@@ -61,7 +62,7 @@ func (s *Supervisor) take(e *spawn.Event) {
 			return
 		}
 	}
-	s.pass(e, why)
+	s.pass(c, e, why)
 }
 
 // consult asks the witness how c ended, and has e say so if that is known.
@@ -73,8 +74,8 @@ func (s *Supervisor) consult(c *child, e *spawn.Event) (v verdict, why string) {
 	return v, why
 }
 
-func (s *Supervisor) pass(e *spawn.Event, why string) {
-	if ev := s.translate(e, why); ev != nil {
+func (s *Supervisor) pass(c *child, e *spawn.Event, why string) {
+	if ev := s.translate(c, e, why); ev != nil {
 		s.decide(ev)
 	}
 }
@@ -90,9 +91,12 @@ func (s *Supervisor) releaseHolds() {
 		if v == pending && now < h.until {
 			return false
 		}
-		h.child.held = nil
+		c := h.child
+		c.held = nil
 		for i := range h.events {
-			s.pass(&h.events[i], cmp.Or(why, whyNotTold))
+			if s.children[c.token] == c { // else it was given up meanwhile
+				s.pass(c, &h.events[i], cmp.Or(why, whyNotTold))
+			}
 		}
 		return true
 	})

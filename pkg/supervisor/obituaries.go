@@ -27,9 +27,11 @@ import (
 //     alone says whether there is one.
 //
 // Everything else is not known, and so is what happens in a gap: after a loss the
-// threads are counted anew. In the few instructions between exit(2) and the moment
-// in which the kernel has settled on its code (before Linux 6.0, of exit_group(2) too)
-// a deadly signal makes wait(2) tell that instead: both were its end.
+// threads are counted anew. What makes no gap that anybody notices is left: another
+// program that turns the connector off for all and on again within ten seconds
+// (before Linux 6.6). And in the few instructions between exit(2), in earlier kernels
+// exit_group(2) too, and the moment in which the code is settled, a deadly signal makes
+// wait(2) tell of that instead: both were its end.
 
 // obituaries are what is known of survivors whose status nobody else will tell,
 // by pid. They know no clock and no lock: events and counts come in, in whatever
