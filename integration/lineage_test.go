@@ -204,7 +204,7 @@ func TestSameProcess(t *testing.T) {
 // master becomes the main process each time, nothing is restarted, no connection
 // is refused, and a stop ends all of it.
 func TestHandover(t *testing.T) {
-	testenv.Need(t, testenv.Kernel(6, 15), testenv.Root(), testenv.Tool("nginx"))
+	testenv.Need(t, testenv.Root(), testenv.Connector(), testenv.Tool("nginx"))
 	dir := t.TempDir()
 	listen := freeAddress(t)
 	if err := os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(`

@@ -47,7 +47,7 @@ func suites() []suite {
 		{pkg: "pkg/peer"},
 		{pkg: "pkg/procinfo"},
 		// What rests on the kernel most: limits, containment, adoption.
-		{pkg: "integration", part: "Limit|Delegated|OutOfMemory|Cgroups|FrozenSlot|Leftovers|StopLeaves|TwoDaemons|IdentityAnd|EveryKindOfSocket|KilledAtRandom|Crashes", skip: []omission{
+		{pkg: "integration", part: "Limit|Delegated|OutOfMemory|Cgroups|FrozenSlot|Leftovers|StopLeaves|TwoDaemons|IdentityAnd|EveryKindOfSocket|KilledAtRandom|Crashes|SurvivorsEnd", skip: []omission{
 			{tests: "TestCommands|TestCompletion|TestStatusExitCodes|TestStatusTable|TestStatusOfManySlots|TestStatusWatch|TestStateIsAsDocumented|TestColours|TestLogFormats|TestSeedTranscript",
 				why: "what is printed is the same under every kernel"},
 			{tests: "TestDocumentation|TestFences|TestMatches|TestQuickstart|TestExamplesAreValid|TestBadStarts|TestEveryMistakeIsReported",
@@ -59,7 +59,7 @@ func suites() []suite {
 			{tests: "TestPrometheusScrapes", why: "Prometheus is a hundred times the size of all else, and asks nothing of the kernel"},
 			{tests: "TestUpgrade", why: "builds a program, and there is no compiler"},
 			{tests: "TestRedisIsKeptRunning|TestWebExample", why: "redis-server is not installed", without: "redis-server"},
-			{tests: "TestNginxIsKeptRunning|TestWebExample", why: "nginx is not installed", without: "nginx"},
+			{tests: "TestNginxIsKeptRunning|TestWebExample|TestHandover", why: "nginx is not installed", without: "nginx"},
 		}},
 	}
 }

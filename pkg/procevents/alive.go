@@ -119,8 +119,7 @@ func (l *Listener) awaitProof() error {
 	if err != nil {
 		return err
 	}
-	kinds := l.kinds
-	l.kinds = allKinds // whatever came is to be returned
+	kinds := l.kinds.Swap(uint32(allKinds)) // whatever came is to be returned
 	events := make([]Event, batchLen)
 	for l.heard < own.from {
 		switch _, err := l.Receive(events); {
@@ -134,7 +133,8 @@ func (l *Listener) awaitProof() error {
 			return err
 		}
 	}
-	l.kinds, l.proof = kinds, own // which may come yet, if another was faster
+	l.kinds.Store(kinds)
+	l.proof = own // which may come yet, if another was faster
 	if err := l.checkIn(l.quietAfter); err != nil {
 		return err
 	}

@@ -28,7 +28,8 @@
 // which events are wanted; the kernel is kept from sending others where it can
 // be: by the connector's own filter from Linux 6.6 on, by a socket filter
 // before, and not at all where a kernel takes a filtered event for the end of
-// all listening (6.6 before 6.6.18, 6.7 before 6.7.6).
+// all listening (6.6 before 6.6.18, 6.7 before 6.7.6). [Listener.SetKinds] changes
+// what comes while it does.
 //
 // The package knows the connector's socket and its messages. It knows nothing
 // of what they mean to a program: it keeps no table of processes, reads no

@@ -62,6 +62,8 @@ const (
 	connectorFilter
 	// socketFilter: a classic BPF program drops them before they are queued.
 	socketFilter
+	// anyFilter: one of these two, on a socket of an earlier image.
+	anyFilter
 )
 
 // filterFor chooses for a kernel, by its release as uname(2) has it.
@@ -124,8 +126,41 @@ func program(mask uint32) []unix.SockFilter {
 // attach has the kernel drop what mask does not have before it is queued.
 func (l *Listener) attach(mask uint32) error {
 	p := program(mask)
-	return l.control(func(fd int) error {
+	err := l.control(func(fd int) error {
 		return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
 			&unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]})
 	})
+	if err != nil {
+		return fmt.Errorf("proc connector: attach filter: %w", err)
+	}
+	return nil
+}
+
+// wanted are the kinds that Receive returns.
+func (l *Listener) wanted() kindSet { return kindSet(l.kinds.Load()) }
+
+// SetKinds changes which kinds of events are asked for, as [Config].Kinds has
+// them, without a gap: when it returns, no event of these that happens
+// is missed, and what was queued before is sorted out by the new kinds. It
+// is an error to ask for what cannot be asked for. After any other error it is not
+// known what comes; the kinds may be set again.
+func (l *Listener) SetKinds(kinds ...Kind) error {
+	set, err := kindsOf(kinds)
+	if err != nil {
+		return err
+	}
+	if l.filter == socketFilter || l.filter == anyFilter {
+		if err := l.attach(set.mask()); err != nil {
+			return err
+		}
+	}
+	if l.filter == connectorFilter || l.filter == anyFilter {
+		// Who listens already changes its mask by that. It has taken effect when
+		// the call returns: the kernel runs the connector's callback in it.
+		if err := l.send(mcastListen, set.mask()); err != nil {
+			return explain("subscribe", err)
+		}
+	}
+	l.kinds.Store(uint32(set))
+	return nil
 }

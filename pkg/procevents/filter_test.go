@@ -3,7 +3,9 @@ package procevents
 import (
 	"fmt"
 	"os/exec"
+	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -114,6 +116,76 @@ func TestFilters(t *testing.T) {
 					}
 				}
 			})
+		}
+	}
+}
+
+// SetKinds widens and narrows what comes, with each way of filtering, on a socket
+// that was handed over too.
+func TestSetKinds(t *testing.T) {
+	listen(t, Config{}) // or skips
+	for f, name := range map[filter]string{noFilter: "none", connectorFilter: "connector", socketFilter: "socket"} {
+		for _, handedOver := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, " handed over=", handedOver), func(t *testing.T) {
+				if f == connectorFilter && filterFor(release()) != f {
+					t.Skipf("needs a kernel that can: %s", release())
+				}
+				l, err := dial(Config{}, 1<<Exit, f)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { l.Close() })
+				if handedOver {
+					file, err := l.File()
+					if err != nil {
+						t.Fatal(err)
+					}
+					if l, err = FromFile(file, Config{Kinds: []Kind{Exit}}); err != nil {
+						t.Fatal(err)
+					}
+					t.Cleanup(func() { l.sock.close() })
+				}
+				checkKinds(t, l, Exit)
+				if err := l.SetKinds(Fork, Exec, Exit); err != nil {
+					t.Fatal(err)
+				}
+				checkKinds(t, l, Fork, Exec, Exit)
+				if err := l.SetKinds(Exit); err != nil {
+					t.Fatal(err)
+				}
+				checkKinds(t, l, Exit)
+				if err := l.SetKinds(Ack); err == nil {
+					t.Error("an Ack can be asked for")
+				}
+			})
+		}
+	}
+}
+
+// checkKinds runs a program and fails unless just these kinds of events come, the
+// last of them last.
+func checkKinds(t *testing.T, l *Listener, kinds ...Kind) {
+	t.Helper()
+	if err := l.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/bin/true")
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	pid := int32(cmd.Process.Pid)
+	got := make(map[Kind]int)
+	last := func(e *Event) bool { return e.Kind == Exit && e.PID == pid }
+	for _, e := range until(t, l, last, func(e *Event) bool { return e.PID == pid }) {
+		got[e.Kind]++
+	}
+	for k := range Kind(Kinds) {
+		want := 0
+		if slices.Contains(kinds, k) {
+			want = 1
+		}
+		if got[k] != want {
+			t.Errorf("asked for %v: %d events of kind %v", kinds, got[k], k)
 		}
 	}
 }

@@ -48,7 +48,8 @@ type Stats struct {
 type Listener struct {
 	sock   *socket
 	buffer int
-	kinds  kindSet
+	filter filter
+	kinds  atomic.Uint32 // a kindSet
 	batch  *batch
 
 	// Of the receiving goroutine, about losses: an overrun that has not been
@@ -120,7 +121,7 @@ func dial(cfg Config, kinds kindSet, f filter) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.numbered = f == noFilter
+	l.numbered, l.filter = f == noFilter, f
 	if err := l.subscribe(cfg, f); err != nil {
 		l.sock.close()
 		return nil, err
@@ -131,7 +132,8 @@ func dial(cfg Config, kinds kindSet, f filter) (*Listener, error) {
 // FromFile returns a Listener for the socket of one made earlier, perhaps by
 // another program that ran in this process: a subscription outlives execve(2).
 // cfg should be that of the earlier one. Its Kinds say what Receive returns of
-// what the socket gets; what the socket gets, and its buffer, stay as they are.
+// what the socket gets; what the socket gets, and its buffer, stay as they are,
+// until [Listener.SetKinds] is called.
 //
 // The Listener owns the file from then on, unless an error is returned. Nothing
 // is sent and nothing waited for; if no events come Receive will notice as always.
@@ -143,6 +145,9 @@ func FromFile(f *os.File, cfg Config) (*Listener, error) {
 	l, err := newListener(f, kinds)
 	if err != nil {
 		return nil, err
+	}
+	if kinds != allKinds && filterFor(release()) != noFilter {
+		l.filter = anyFilter // the earlier one may have had to do with either
 	}
 	if err := l.inherited(); err != nil {
 		l.sock.close()
@@ -170,7 +175,7 @@ func (l *Listener) inherited() (err error) {
 	if domain != unix.AF_NETLINK || protocol != unix.NETLINK_CONNECTOR {
 		return errors.New("proc connector: inherited socket is not a connector's")
 	}
-	l.numbered = l.kinds == allKinds
+	l.numbered = l.wanted() == allKinds
 	if l.reported, err = l.Lost(); err != nil {
 		return err
 	}
@@ -191,7 +196,8 @@ func newListener(c syscall.Conn, kinds kindSet) (*Listener, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	l := &Listener{sock: sock, kinds: kinds, batch: newBatch(sock), quietAfter: quietAfter, answerWithin: answerWithin}
+	l := &Listener{sock: sock, batch: newBatch(sock), quietAfter: quietAfter, answerWithin: answerWithin}
+	l.kinds.Store(uint32(kinds))
 	if err := l.control(func(fd int) (err error) {
 		l.buffer, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
 		return err
@@ -210,10 +216,10 @@ func (l *Listener) subscribe(cfg Config, f filter) error {
 	request := []uint32{mcastListen}
 	switch f {
 	case connectorFilter:
-		request = append(request, l.kinds.mask())
+		request = append(request, l.wanted().mask())
 	case socketFilter:
-		if err := l.attach(l.kinds.mask()); err != nil {
-			return fmt.Errorf("proc connector: attach filter: %w", err)
+		if err := l.attach(l.wanted().mask()); err != nil {
+			return err
 		}
 	}
 	if err := l.send(request...); err != nil {

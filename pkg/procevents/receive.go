@@ -251,7 +251,7 @@ func (l *Listener) take(e *Event) bool {
 		l.answered()
 		return false
 	}
-	return l.kinds.has(e.Kind)
+	return l.wanted().has(e.Kind)
 }
 
 // ioError gives the poller's error the name it has in package os, which does

@@ -10,7 +10,8 @@ import (
 // received returns a Listener that has just received these datagrams from the
 // kernel.
 func received(datagrams ...[]byte) *Listener {
-	l := &Listener{batch: newBatch(nil), kinds: allKinds}
+	l := &Listener{batch: newBatch(nil)}
+	l.kinds.Store(uint32(allKinds))
 	for i, d := range datagrams {
 		copy(l.batch.data[i][:], d)
 		l.batch.headers[i].Len = uint32(len(d))

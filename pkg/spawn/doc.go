@@ -68,7 +68,7 @@
 // # Kernels
 //
 // An Identity that needs no second opinion: 6.9. The status of an orphan that was
-// reaped by another: 6.15.
+// reaped by another: 6.15; before it Untold says who needs another witness.
 //
 // Linux 5.10 or later (CLONE_CLEAR_SIGHAND 5.5, CLONE_INTO_CGROUP 5.7,
 // close_range 5.9). Before 5.14 there is no cgroup.kill: then the cgroup is

@@ -58,6 +58,7 @@ type Pool struct {
 	touch        func(path string) (missing string) // touchFile; tests put a hanging one here
 	interps      interpCache
 	ended        func(pidfd int) Status // exitStatus; tests put one with fewer rights here
+	keeps        func() bool            // keepsStatus, found out once; tests put that of an earlier kernel here
 	reserve      reserve
 	spending     sync.Mutex // held while reserve is given up
 
@@ -169,6 +170,7 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 	p.work.L, p.idle.L = &p.mu, &p.mu
 	p.touch = p.touchFile
 	p.ended = exitStatus
+	p.keeps = sync.OnceValue(keepsStatus)
 	defer func() {
 		if err != nil {
 			p.closeFDs()

@@ -12,9 +12,9 @@ import (
 //
 // Its Exited comes as soon as its status is known, or nobody can know it any
 // more: see ExitStatus. It has Status.Known == false then, and the caller may
-// have heard of the status elsewhere, by the proc connector for example. Before
-// Linux 6.15 that is so for all that are reaped before the zombie could be looked
-// at.
+// have heard of the status elsewhere, by the proc connector for example: see
+// Untold. Before Linux 6.15 that is so for all that are reaped before the zombie
+// could be looked at.
 
 // unreapedAfter is how long a dead survivor may be left unreaped by its new parent
 // before its status is given up, where only the reap would make it known.

@@ -35,6 +35,8 @@ type Processes interface {
 	Pause() []spawn.Token
 	Resume()
 	Children() []spawn.Child
+	Untold() []spawn.Token
+	Threads(spawn.Token) (n int, at time.Duration, ok bool)
 }
 
 // Output is what the supervisor needs of pkg/logs.
@@ -244,13 +246,9 @@ func (s *Supervisor) signalFailed(id fsm.ID, signal int, to fsm.Scope, err error
 		"signal", signalName(signal), "to", to.String(), "error", err)
 }
 
-// translate turns news from pkg/spawn into an event of the machine. News of a
-// token that is not known any more is none.
-func (s *Supervisor) translate(e *spawn.Event) fsm.Event {
-	c := s.children[e.Token]
-	if c == nil {
-		return nil
-	}
+// translate turns news of a child from pkg/spawn into an event of the machine. why
+// is what else is known of why the status of an end is not.
+func (s *Supervisor) translate(c *child, e *spawn.Event, why string) fsm.Event {
 	switch e.Kind {
 	case spawn.Started:
 		state.Failpoint("started")
@@ -277,7 +275,11 @@ func (s *Supervisor) translate(e *spawn.Event) fsm.Event {
 		}
 		if !e.Status.Known {
 			ev.Why = whyReaped
+			if why != "" {
+				ev.Why += "; " + why
+			}
 		}
+		s.Witness.ignore(c.pid, c.token)
 		s.findSuccessor(c, &ev, e.Members)
 		if !e.TreeEmpty && ev.Successor == 0 {
 			s.nameStragglers(c, "the main process left something behind", e.Members)
@@ -374,6 +376,7 @@ func (s *Supervisor) untie(t spawn.Token) {
 	if c.kept != "" {
 		s.Keeper.Forget(c.kept)
 	}
+	s.Witness.ignore(c.pid, t)
 	delete(s.children, t)
 	delete(s.tokens, c.id)
 }

@@ -41,8 +41,9 @@ type edge struct {
 	held     map[logs.Key]bool // whose output is not read
 	slow     bool              // starts are not answered
 	released int
-	cgroups  Cgroups       // nil: none
-	adopted  []spawn.Child // in the last re-exec
+	cgroups  Cgroups                   // nil: none
+	adopted  []spawn.Child             // in the last re-exec
+	dial     func() (Connector, error) // nil: no connector
 
 	preflight error
 	execErr   error
@@ -69,6 +70,8 @@ type process struct {
 	spec  *spawn.Spec
 	got   []int
 	ended bool // its group lives on
+
+	threads int // not 0: it is a survivor
 }
 
 func newEdge(t *testing.T) *edge {
@@ -165,6 +168,28 @@ func (e *edge) Release(spawn.Token)                          { e.released++ }
 func (e *edge) SetLimits(spawn.Token, []spawn.Setting) error { return nil }
 func (e *edge) RemoveCgroup(string)                          {}
 func (e *edge) Look(spawn.Token)                             {}
+
+// Untold has those that a test gave threads.
+func (e *edge) Untold() (list []spawn.Token) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for t, p := range e.procs {
+		if p.threads > 0 {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+func (e *edge) Threads(t spawn.Token) (n int, at time.Duration, ok bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := e.procs[t]
+	if p == nil {
+		return 0, 0, false
+	}
+	return p.threads, e.now(), true
+}
 
 func (e *edge) Adopt(list []spawn.Child) []error {
 	e.mu.Lock()
@@ -291,6 +316,8 @@ func (i image) Preflight(_ context.Context, d *state.Daemon) error {
 	return i.preflight
 }
 func (i image) Exec(d *state.Daemon, files []state.File) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	i.saved, i.files = d, files
 	return i.execErr
 }
@@ -303,6 +330,15 @@ type bed struct {
 	done chan Outcome
 }
 
+func (e *edge) newWitness() *Witness {
+	if e.dial == nil {
+		return NewWitness(nil, nil, "none in a test")
+	}
+	w := NewWitness(nil, e.dial, "")
+	w.Connect()
+	return w
+}
+
 func (e *edge) options(path string) Options {
 	load := func() (*config.Config, error) { return config.Load(path, config.Options{RequireOwner: -1}) }
 	cfg, err := load()
@@ -311,7 +347,7 @@ func (e *edge) options(path string) Options {
 	}
 	return Options{
 		Identity: Identity{Name: cfg.Name, PID: 1, Version: "test", StartedAt: time.Now(), Config: cfg.Path},
-		Config:   cfg, Load: load, Processes: e, Output: output{e}, Sockets: sockets.NewSet(), Witness: NewWitness(nil, nil, "none in a test"),
+		Config:   cfg, Load: load, Processes: e, Output: output{e}, Sockets: sockets.NewSet(), Witness: e.newWitness(),
 		Cgroups: e.cgroups, Serving: server{e}, Handover: image{e}, Log: slog.New(slog.DiscardHandler),
 		Clock: Clock{Now: e.now, Wall: time.Now},
 	}

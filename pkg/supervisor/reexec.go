@@ -67,6 +67,7 @@ func (s *Supervisor) handOver(next *config.Config, serving []Socket) error {
 	s.paused = true
 	s.Processes.Pause()
 	s.takeProcesses()
+	s.settleHolds()
 	s.tellWitness()
 	s.settleJournal(true)
 	err := s.exec(next, serving)
@@ -366,6 +367,7 @@ func (s *Supervisor) adopt(r *resumption) {
 		}
 		delete(r.files, pidfdName(t.id))
 	}
+	s.attendAll()
 }
 
 // takeOver makes a process of the former image known. It is not our child if it

@@ -24,9 +24,11 @@ type sighting struct {
 // ends with the last of them.
 func (w *Witness) hear(events []procevents.Event) {
 	var hints []spawn.Token
+	awaited := false
 	w.mu.Lock()
 	for i := range events {
 		e := &events[i]
+		awaited = w.obituaries.apply(e) || awaited
 		if e.Kind != procevents.Exit {
 			continue
 		}
@@ -46,6 +48,9 @@ func (w *Witness) hear(events []procevents.Event) {
 	}
 	look := w.look
 	w.mu.Unlock()
+	if awaited {
+		w.wake()
+	}
 	for _, t := range hints {
 		look(t)
 	}

@@ -161,6 +161,7 @@ func (s *Supervisor) takeOverFrom(a fsm.HandedOver) {
 	s.scribe.started = append(s.scribe.started, c)
 	s.writeDown()
 	s.Witness.track(c.pid, c.token, c.startedAt)
+	s.attendAll()
 	s.descent.handOver(c.id, c.pid, c.startedAt)
 	s.tellHappenings() // what came before
 	s.happened(view.EventHandedOver, a.ID, s.Clock.Wall(), func(e *view.Event) { e.PID = a.PID })

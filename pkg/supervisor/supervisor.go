@@ -125,6 +125,7 @@ type Supervisor struct {
 	keptNames keptNames
 	descent   *descent
 	heirs     map[fsm.ID]*heir // found for the exits that are being handled
+	holds     []*hold          // ends that the machine was not told of yet, by their time
 
 	history  history
 	begun    map[string]int  // children of an entry that pkg/spawn knows
@@ -151,11 +152,12 @@ type child struct {
 	pid       int  // 0 until it has started
 	begun     bool // pkg/spawn knows it
 	ended     bool // the main process has, and something of its tree lives on
+	survivor  bool // a daemon that died since started it
 	startedAt fsm.Instant
 	cgroup    string          // that it was started in, "" if none
 	identity  *spawn.Identity // nil if it has none
-	survivor  bool            // a daemon that died since started it
 	kept      string          // its name with the Keeper, "" if it has none
+	held      *hold           // its end, while that is held
 }
 
 // request is a function to be run by the owner goroutine.
@@ -195,6 +197,7 @@ func newSupervisor(o Options, m *fsm.Machine) *Supervisor {
 		untold:    true,
 	}
 	o.Witness.look, o.Witness.rouse = o.Processes.Look, o.Processes.Wake
+	o.Witness.listenFor(o.Forks)
 	s.descent = newDescent(o.Clock.Now, o.Forks, o.Witness.wake)
 	if o.Forks {
 		o.Witness.Lineage = s.descent
@@ -253,6 +256,7 @@ func (s *Supervisor) Run() Outcome {
 		}
 		if at, ok := s.deadline(); ok && at <= s.Clock.Now() {
 			s.untold = true
+			s.releaseHolds()
 			s.step(fsm.Tick{})
 		}
 	}
@@ -261,6 +265,7 @@ func (s *Supervisor) Run() Outcome {
 		s.paused = true
 		s.Processes.Pause()
 		s.takeProcesses()
+		s.settleHolds()
 		s.closeJournal()
 	}
 	if *s.outcome == Finished {
@@ -329,6 +334,9 @@ func (s *Supervisor) deadline() (at fsm.Instant, ok bool) {
 	if again := s.scribe.retryAt; again != 0 && (!ok || again < at) {
 		at, ok = again, true
 	}
+	if len(s.holds) > 0 && (!ok || s.holds[0].until < at) {
+		at, ok = s.holds[0].until, true
+	}
 	return at, ok
 }
 
@@ -378,9 +386,7 @@ func (s *Supervisor) takeProcesses() {
 	s.untold = true
 	s.counts.queueLength.Store(int64(len(s.batch)))
 	for i := range s.batch {
-		if ev := s.translate(&s.batch[i]); ev != nil {
-			s.decide(ev)
-		}
+		s.take(&s.batch[i])
 	}
 	s.act()
 	s.dropHeirs()

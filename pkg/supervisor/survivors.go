@@ -67,6 +67,7 @@ func (s *Supervisor) takeSurvivors(a *adoption) {
 			s.counts.adopted.Add(1)
 		}
 	}
+	s.attendAll()
 	// Ends that were told above come after what the machine is told of starts.
 	a.events = append(a.events, s.local...)
 	s.local = nil

@@ -20,6 +20,10 @@ func (s *Supervisor) takeTestimony() {
 			}
 		}
 	}
+	if resync || status != nil && status.Up {
+		s.attendAll()
+	}
+	s.releaseHolds()
 	if status == nil {
 		return
 	}

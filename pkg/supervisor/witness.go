@@ -23,6 +23,8 @@ type Connector interface {
 	// File returns a descriptor of the subscription, for the image that goes
 	// on after a re-exec.
 	File() (*os.File, error)
+	// SetKinds changes which kinds of events come.
+	SetKinds(...procevents.Kind) error
 	Close() error
 }
 
@@ -78,13 +80,20 @@ type Witness struct {
 	rouse   func()             // has the owner look at ready
 	tracked map[int32]sighting // by pid
 	unheard int                // how many of them were handled, at most
+
+	// For survivors, see attend.go.
+	exitsOnly  bool // forks are not asked for at all times
+	wide       bool // but now
+	era        uint64
+	obituaries obituaries
+	attending  atomic.Bool // there are obituaries
 }
 
 // NewWitness returns a witness that listens once Run runs. conn is a connector
 // that was handed over, or nil; dial opens one. With dial nil there is none, for
 // the reason given.
 func NewWitness(conn Connector, dial func() (Connector, error), reason string) *Witness {
-	w := &Witness{dial: dial, conn: conn, ready: make(chan struct{}, 1), tracked: make(map[int32]sighting)}
+	w := &Witness{dial: dial, conn: conn, ready: make(chan struct{}, 1), tracked: make(map[int32]sighting), obituaries: make(obituaries)}
 	w.status = view.ProcConnector{Up: conn != nil, Reason: reason}
 	if conn == nil && reason == "" {
 		w.status.Reason = "not connected yet"
@@ -203,6 +212,8 @@ func (w *Witness) fail(err error) {
 	w.news = true
 	clear(w.tracked)
 	w.unheard = 0
+	w.wide = false
+	w.forgetAll(whyNotHeard)
 	w.mu.Unlock()
 	if w.Lineage != nil {
 		w.Lineage.Silent()
@@ -244,7 +255,7 @@ func (w *Witness) read(conn Connector) error {
 			w.seen[events[i].Kind].Add(1)
 			exits = exits || events[i].Kind == procevents.Exit
 		}
-		if exits {
+		if exits || w.attending.Load() {
 			w.hear(events[:n])
 		}
 		if n > 0 && w.Lineage != nil {
@@ -277,6 +288,7 @@ func (w *Witness) overrun(n uint64) {
 	w.mu.Lock()
 	w.resync = true
 	w.forgetHandled()
+	w.forgetAll(whyLostEvents)
 	w.mu.Unlock()
 	w.wake()
 }

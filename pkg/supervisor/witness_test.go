@@ -25,6 +25,9 @@ type received struct {
 type fakeConnector struct {
 	next   chan received
 	closed chan struct{}
+
+	mu    sync.Mutex
+	kinds []procevents.Kind // as they were last set
 }
 
 func newFakeConnector() *fakeConnector {
@@ -41,6 +44,19 @@ func (f *fakeConnector) Receive(dst []procevents.Event) (int, error) {
 }
 
 func (f *fakeConnector) Wait() error { return nil }
+
+func (f *fakeConnector) SetKinds(kinds ...procevents.Kind) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.kinds = kinds
+	return nil
+}
+
+func (f *fakeConnector) asked() []procevents.Kind {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.kinds
+}
 
 func (f *fakeConnector) File() (*os.File, error) { return nil, errors.New("not in a test") }
 
