@@ -34,6 +34,7 @@ func expected(place Place, reason string) string {
 	}{
 		{append(vms, FullRun), "needs a plain user:", "the full run is root's; the tests that matter drop to nobody by themselves"},
 		{[]Place{FullRun}, "needs Linux 6.15:", "before it how a main process ends that took over, and so is not the daemon's child, may be unknown, and only after an exit 0 does another take over (TestHandover)"},
+		{[]Place{FullRun}, "needs systemd in a virtual machine:", "root's tests of the unit write below /etc; make vm-test boots a systemd for them"},
 		{[]Place{FullRun}, "needs dinit:", "Debian 12 has no such package; the benchmark compares with it where it is installed"},
 		{[]Place{FullRun}, "needs 25000 descriptors:", "the hard limit is the host's to set; make vm-test has no such limit"},
 		{[]Place{FullRun}, "needs CAP_SYS_RESOURCE:", "root in a container lacks it; what it is for fails there with the name of the step"},

@@ -136,7 +136,8 @@ func boot(ctx context.Context, o options, k kernel, list []suite, images *imageM
 		console: filepath.Join(o.dir, "console-"+k.series),
 		events:  filepath.Join(o.dir, "events-"+k.series),
 	}
-	if err := images.write(ctx, m.initrd, u, tests(list, k, o, (o.limit-o.limit/8).String()), o.slow); err != nil {
+	plain, systemd := tests(list, k, o, (o.limit - o.limit/8).String())
+	if err := images.write(ctx, m.initrd, u, plain, systemd, o.slow); err != nil {
 		return result{}, err
 	}
 	fmt.Fprintf(out, "== Linux %s (Debian %s, %d MiB)\n", u.release, k.suite, m.mib)

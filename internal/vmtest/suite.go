@@ -16,6 +16,8 @@ type suite struct {
 	pkg  string // below the module
 	skip []omission
 	part string // regexp of the tests that -part runs; empty is all
+
+	systemd bool // after all others, with systemd as PID 1
 }
 
 // An omission is tests that are left out, and why. All others run, so that a
@@ -61,6 +63,7 @@ func suites() []suite {
 			{tests: "TestRedisIsKeptRunning|TestWebExample", why: "redis-server is not installed", without: "redis-server"},
 			{tests: "TestNginxIsKeptRunning|TestWebExample", why: "nginx is not installed", without: "nginx"},
 		}},
+		{pkg: "integration/systemd", systemd: true},
 	}
 }
 
@@ -77,7 +80,7 @@ func modules() []string { return []string{"inet_diag", "tcp_diag", "fuse"} }
 // packagesOfTools are the Debian packages whose programs the tests run, beside
 // Python. All of their programs are copied, with the libraries they need.
 func packagesOfTools() []string {
-	return []string{"dash", "bash", "coreutils", "grep", "sed", "mawk", "procps", "util-linux", "iproute2", "curl"}
+	return []string{"dash", "bash", "coreutils", "grep", "sed", "mawk", "procps", "util-linux", "mount", "iproute2", "curl"}
 }
 
 // optionalPackages are those that a developer's machine may lack; see omission.

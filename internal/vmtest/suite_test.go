@@ -64,7 +64,7 @@ func TestImagePackage(t *testing.T) {
 // TestPart: what -part runs is a part of its package.
 func TestPart(t *testing.T) {
 	list := []suite{{pkg: "pkg/x", part: "TestA"}, {pkg: "pkg/y"}}
-	jobs := tests(list, kernel{}, options{part: true}, "1m")
+	jobs, _ := tests(list, kernel{}, options{part: true}, "1m")
 	if !slices.Contains(jobs[0].Args, "-test.run=TestA") || slices.ContainsFunc(jobs[1].Args, func(a string) bool { return strings.HasPrefix(a, "-test.run") }) {
 		t.Errorf("%+v", jobs)
 	}
@@ -78,9 +78,18 @@ func TestPart(t *testing.T) {
 func TestTestsUnderAKernel(t *testing.T) {
 	list := []suite{{pkg: "pkg/x", skip: []omission{{tests: "TestA|TestB"}, {tests: "TestC", kernel: "6.12"}}}}
 	for series, want := range map[string]string{"6.1": "-test.skip=^(TestA|TestB)$", "6.12": "-test.skip=^(TestA|TestB|TestC)$"} {
-		job := tests(list, kernel{series: series}, options{run: "TestX"}, "1m")[0]
+		jobs, _ := tests(list, kernel{series: series}, options{run: "TestX"}, "1m")
+		job := jobs[0]
 		if !slices.Contains(job.Args, want) || !slices.Contains(job.Args, "-test.run=TestX") || job.Args[0] != "/tests/x.test" || job.Dir != "/sentryd/pkg/x" {
 			t.Errorf("%s: %+v, want %s", series, job, want)
 		}
+	}
+}
+
+// TestTestsUnderSystemd come in a list of their own.
+func TestTestsUnderSystemd(t *testing.T) {
+	plain, systemd := tests([]suite{{pkg: "a", systemd: true}, {pkg: "b"}}, kernel{}, options{}, "1m")
+	if len(plain) != 1 || plain[0].Package != "b" || len(systemd) != 1 || systemd[0].Package != "a" {
+		t.Errorf("%+v and %+v", plain, systemd)
 	}
 }
