@@ -256,6 +256,8 @@ func (s *Supervisor) Run() Outcome {
 		case <-timer.C:
 			armed = 0
 			s.step(fsm.Tick{})
+		case <-s.Sockets.Ready():
+			s.takeSockets()
 		case <-s.Witness.ready:
 			s.takeTestimony()
 		case <-again:
