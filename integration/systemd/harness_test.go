@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -103,22 +105,28 @@ func (s *service) do(verb ...string) {
 	}
 }
 
-// show is a property of the unit, as systemd knows it.
-func (s *service) show(property string) string {
+// show is what systemd knows of the unit: the values of these properties.
+func (s *service) show(properties ...string) map[string]string {
 	s.t.Helper()
-	out, err := s.systemctl("show", "--value", "--property="+property)
+	out, err := s.systemctl("show", "--property="+strings.Join(properties, ","))
 	if err != nil {
 		s.t.Fatalf("systemctl show: %v: %s", err, out)
 	}
-	return strings.TrimSpace(out)
+	values := make(map[string]string)
+	for line := range strings.Lines(out) {
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+		values[name] = value
+	}
+	return values
 }
 
 // expect compares properties of the unit.
 func (s *service) expect(when string, want map[string]string) {
 	s.t.Helper()
+	got := s.show(slices.Sorted(maps.Keys(want))...)
 	for property, value := range want {
-		if got := s.show(property); got != value {
-			s.t.Errorf("%s %s is %q, want %q", when, property, got, value)
+		if got[property] != value {
+			s.t.Errorf("%s %s is %q, want %q", when, property, got[property], value)
 		}
 	}
 }
@@ -127,7 +135,7 @@ func (s *service) expect(when string, want map[string]string) {
 func (s *service) awaitProperty(property, want string) {
 	s.t.Helper()
 	s.await(property+"="+want, func() (string, bool) {
-		got := s.show(property)
+		got := s.show(property)[property]
 		return got, got == want
 	})
 }
@@ -211,7 +219,7 @@ func (st *state) process(entry string, slot int) (p process) {
 // nobody when it is done.
 func (s *service) await(what string, ok func() (is string, ok bool)) {
 	s.t.Helper()
-	again := time.NewTicker(50 * time.Millisecond)
+	again := time.NewTicker(100 * time.Millisecond)
 	defer again.Stop()
 	for end := time.Now().Add(patience); ; <-again.C {
 		is, ok := ok()
@@ -336,7 +344,7 @@ func (s *service) crash() {
 // cgroup is where systemd put the unit.
 func (s *service) cgroup() string {
 	s.t.Helper()
-	return "/sys/fs/cgroup" + s.show("ControlGroup")
+	return "/sys/fs/cgroup" + s.show("ControlGroup")["ControlGroup"]
 }
 
 // fromProc reads a file of a process.

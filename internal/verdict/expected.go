@@ -19,6 +19,8 @@ const (
 	// cgroup v2, with the tools that internal/vmtest/suite.go lists.
 	Linux6_1  Place = "6.1"
 	Linux6_12 Place = "6.12"
+	// LinuxNewest is one that Debian's users will have.
+	LinuxNewest Place = "newest"
 )
 
 // expected returns why a skip with that reason is all right at that place, or
@@ -27,7 +29,7 @@ func expected(place Place, reason string) string {
 	if place == Anywhere {
 		place = FullRun
 	}
-	vms := []Place{Linux6_1, Linux6_12}
+	vms, old := []Place{Linux6_1, Linux6_12, LinuxNewest}, []Place{Linux6_1, Linux6_12}
 	for _, e := range [...]struct {
 		places      []Place
 		prefix, why string
@@ -43,8 +45,8 @@ func expected(place Place, reason string) string {
 		{[]Place{FullRun}, "needs a cgroup v2 tree to write to:", "containers and hosts with v1 alone lack it; sentryd goes by lineage"},
 		{[]Place{FullRun}, "needs cgroup.kill:", "Linux 5.14; before it sentryd freezes, signals and thaws"},
 		{[]Place{FullRun}, "needs cgroup v2:", "containers and hosts with v1 alone lack it; sentryd says so and goes on"},
-		{vms, "needs Linux 6.15:", "before it nobody keeps the status of a process that another reaps, or follows a main process that hands over to another"},
-		{vms, "needs PIDFD_INFO_EXIT:", "Linux 6.15 brought it; without it the status comes from the zombie"},
+		{old, "needs Linux 6.15:", "before it nobody keeps the status of a process that another reaps, or follows a main process that hands over to another"},
+		{old, "needs PIDFD_INFO_EXIT:", "Linux 6.15 brought it; without it the status comes from the zombie"},
 		{[]Place{Linux6_1}, "needs a kernel that can:", "the connector filters by itself since Linux 6.6; the socket filter is tested under both"},
 		{[]Place{Linux6_1}, "needs the pidfd to tell of the reap:", "Linux 6.9 brought it"},
 		{vms, "needs more time than -short has", "a virtual machine without hardware support is slow: it runs the short forms"},

@@ -82,11 +82,11 @@ func tests(list []suite, k kernel, o options, limit string) (plain, systemd []jo
 }
 
 // choose returns the suites whose packages match the expression, and the
-// kernels that are in the comma-separated list; empty is all.
+// kernels that are in the comma-separated list; empty is all that need not be named.
 func choose(kernelList, packages string) ([]kernel, []suite, error) {
 	var ks []kernel
 	for _, k := range kernels() {
-		if kernelList == "" || strings.Contains(","+kernelList+",", ","+k.series+",") {
+		if kernelList == "" && !k.named || strings.Contains(","+kernelList+",", ","+k.series+",") {
 			ks = append(ks, k)
 		}
 	}

@@ -43,7 +43,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.dir, "dir", "bin/vmtest", "`directory` for kernels, binaries and consoles; the kernels in it are used again")
 	flag.StringVar(&o.mirror, "mirror", "", "`URL` of a mirror of Debian (default the one that this host's apt uses)")
-	flag.StringVar(&o.kernels, "kernel", "", "comma-separated `list` of the kernels to boot (default all)")
+	flag.StringVar(&o.kernels, "kernel", "", "comma-separated `list` of the kernels to boot: 6.1, 6.12, newest (default the first two)")
 	flag.StringVar(&o.packages, "pkg", "", "`regexp` of the packages to test")
 	flag.StringVar(&o.run, "run", "", "`regexp` of the tests to run, as go test -run has it")
 	flag.BoolVar(&o.part, "part", false, "run of large packages only what suite.go says")

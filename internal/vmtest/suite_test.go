@@ -61,6 +61,29 @@ func TestImagePackage(t *testing.T) {
 	}
 }
 
+// TestParts: a kernel may come in one package or in several.
+func TestParts(t *testing.T) {
+	k := kernel{series: newest, suite: "x"}
+	if got, err := k.imagePackage("linux-image-cloud-amd64\n  Depends: linux-base-cloud-amd64\n  Depends: linux-image-7.3.4+deb13-cloud-amd64\n"); got != "linux-image-7.3.4+deb13-cloud-amd64" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if got := partsOf("linux-image-x\n  PreDepends: linux-base\n  Depends: linux-binary-x\n  Depends: linux-modules-x\n"); !slices.Equal(got, []string{"linux-binary-x", "linux-modules-x"}) {
+		t.Errorf("%q", got)
+	}
+	if got := partsOf("linux-image-x\n  Depends: kmod\n"); got != nil {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestKernelsToBoot: one that has to be named is not booted without that.
+func TestKernelsToBoot(t *testing.T) {
+	for list, want := range map[string]int{"": 2, "6.1": 1, "6.1,newest": 2, newest: 1} {
+		if ks, _, err := choose(list, ""); err != nil || len(ks) != want {
+			t.Errorf("%q boots %v, %v", list, ks, err)
+		}
+	}
+}
+
 // TestPart: what -part runs is a part of its package.
 func TestPart(t *testing.T) {
 	list := []suite{{pkg: "pkg/x", part: "TestA"}, {pkg: "pkg/y"}}
