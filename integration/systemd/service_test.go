@@ -126,7 +126,7 @@ func TestReload(t *testing.T) {
 func TestStop(t *testing.T) {
 	s := install(t, `
 entries:
-  a: {command: sleep 100000, count: 3}
+  a: {command: sleep 100000, count: 3, resources: {memory_max: 64MiB}}
   stubborn:
     command: "sh -c 'trap \"\" TERM; (sleep 100000 & setsid sleep 100000 &) ; while :; do sleep 100000; done'"
     stop: {timeout: 1s}
@@ -135,6 +135,7 @@ entries:
 	st := s.running("a", "stubborn")
 	children := s.hold(st, "a", "stubborn")
 	dir := s.cgroup()
+	s.do("reload") // which systemd gives a cgroup of its own below the service's
 	s.do("stop")
 	s.expect("after the stop", map[string]string{"ActiveState": "inactive", "Result": "success", "ExecMainStatus": "0", "NFileDescriptorStore": "0"})
 	for _, h := range children {
