@@ -17,7 +17,7 @@ type Set struct {
 	steps  map[Key][]step // of unix sockets, in order; the first is under way or due
 	due    []Key          // those whose first step waits for its visit
 	visits int            // under way
-	opened bool           // a socket of which nobody was told yet
+	untold map[Key]bool   // opened for a request that was over by then
 	news   news
 	before func(path string) // called by each visit before it does something
 }
@@ -34,7 +34,7 @@ type socket struct {
 // NewSet returns an empty set.
 func NewSet() *Set {
 	return &Set{
-		open: make(map[Key]*socket), steps: make(map[Key][]step),
+		open: make(map[Key]*socket), steps: make(map[Key][]step), untold: make(map[Key]bool),
 		news: news{ready: make(chan struct{}, 1)}, before: func(string) {},
 	}
 }
@@ -42,8 +42,8 @@ func NewSet() *Set {
 // Open has sockets open, and calls then with their descriptors in that order,
 // close-on-exec and owned by the set: before it returns if there is no unix socket
 // among them, else from Take. Each is opened if it is not, and has the user and the
-// mode of its Spec afterwards; opened says that the set has one that it had not when
-// then was last called. An error is an [Error], the first one; what could be opened
+// mode of its Spec afterwards; opened says that one was, be it for an earlier call that
+// had given up. An error is an [Error], the first one; what could be opened
 // stays open. A file system that does not answer for four seconds is an error,
 // ETIMEDOUT; what is asked of it later is not done before it answers.
 func (s *Set) Open(list []Want, then func(fds []int, opened bool, err error)) {
@@ -61,7 +61,7 @@ func (s *Set) Open(list []Want, then func(fds []int, opened bool, err error)) {
 			s.finish(r, err)
 			return
 		}
-		s.opened = s.opened || was == nil || was.cookie != it.cookie
+		r.opened = r.opened || was == nil || was.cookie != it.cookie
 		s.open[key] = it
 	}
 	if r.left == 0 {

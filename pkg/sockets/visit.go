@@ -29,11 +29,12 @@ func (w *Want) key() Key { return w.Spec.key(w.Index) }
 
 // A request is one call of Open that waits for visits.
 type request struct {
-	list  []Want
-	left  int  // visits that have not ended
-	over  bool // then was called
-	then  func(fds []int, opened bool, err error)
-	timer *time.Timer
+	list   []Want
+	left   int  // visits that have not ended
+	opened bool // a socket that was not open before
+	over   bool // then was called
+	then   func(fds []int, opened bool, err error)
+	timer  *time.Timer
 }
 
 // A step is what a visit does: to open a socket, or to remove one with its file.
@@ -97,6 +98,7 @@ func (s *Set) visit() {
 		was := s.open[key]
 		if st.spec == nil {
 			delete(s.open, key)
+			delete(s.untold, key)
 		}
 		go func() {
 			s.before(key.Address)
@@ -121,8 +123,11 @@ func (st *step) do(key Key, was *socket) (*socket, error) {
 func (s *Set) visited(key Key, st step, it *socket, err error) {
 	s.visits--
 	if it != nil {
-		if s.open[key] == nil || s.open[key].cookie != it.cookie {
-			s.opened = true
+		switch made := s.open[key] == nil || s.open[key].cookie != it.cookie; {
+		case made && !st.of.over:
+			st.of.opened = true
+		case made:
+			s.untold[key] = true
 		}
 		s.open[key] = it
 	}
@@ -171,17 +176,18 @@ func (s *Set) finish(r *request, err error) {
 	}
 	fds := make([]int, 0, len(r.list))
 	for i := range r.list {
-		it := s.open[r.list[i].key()]
-		if it == nil && err == nil {
+		key := r.list[i].key()
+		r.opened = r.opened || s.untold[key]
+		delete(s.untold, key)
+		switch it := s.open[key]; {
+		case it != nil:
+			fds = append(fds, it.fd)
+		case err == nil:
 			err = r.list[i].Spec.fail("open", unix.EBADF) // dropped meanwhile
 		}
-		if err != nil {
-			fds = nil
-			break
-		}
-		fds = append(fds, it.fd)
 	}
-	opened := s.opened
-	s.opened = false
-	r.then(fds, opened, err)
+	if err != nil {
+		fds = nil
+	}
+	r.then(fds, r.opened, err)
 }
