@@ -311,6 +311,37 @@ func TestStopKeep(t *testing.T) {
 	s.limits(st.process("limited", 0).PID, map[string]string{"memory.max": "67108864", "pids.max": "20"})
 }
 
+// TestPlainUser: what systemd hands over to a plain user is enough for cgroups, limits
+// and a crash.
+func TestPlainUser(t *testing.T) {
+	const how = " --runtime-dir /run/sentryd -c " + confFile
+	s := install(t, lasting, `[Service]
+User=nobody
+ExecStart=
+ExecStart=`+binary+` start`+how+`
+ExecReload=
+ExecReload=`+binary+` reload`+how+"\n")
+	s.do("start")
+	st := s.running("lives", "limited")
+	if st.Daemon.Containment != "cgroup2" {
+		t.Errorf("containment %s: %q", st.Daemon.Containment, st.Daemon.Missing)
+	}
+	if id := fromProc(t, st.process("lives", 0).PID, "status"); !strings.Contains(id, "\nUid:\t65534\t65534\t65534\t65534\n") {
+		t.Errorf("whose is it? %s", id)
+	}
+	children := s.hold(st, "lives", "limited")
+	s.do("reload")
+	s.same(children, s.running("lives", "limited"))
+	s.crash()
+	s.awaitProperty("NRestarts", "1")
+	s.awaitProperty("SubState", "running")
+	st = s.running("lives", "limited")
+	s.same(children, st)
+	s.limits(st.process("limited", 0).PID, map[string]string{"memory.max": "67108864", "pids.max": "20"})
+	s.do("stop")
+	s.expect("after the stop", map[string]string{"ActiveState": "inactive", "Result": "success"})
+}
+
 // limits waits until the cgroup of a process limits it to that.
 func (s *service) limits(pid int, want map[string]string) {
 	s.t.Helper()
