@@ -15,7 +15,7 @@ CONNECTORFLAGS ?=
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOTEST   := go run ./internal/gotest
 # -p 2: the packages start thousands of processes, and timing is part of some tests.
-UNIT     = $$(go list ./... | grep -v -e '/integration$$' -e '/lint$$')
+UNIT     = $$(go list ./... | grep -v -e '/integration' -e '/lint$$')
 # The race detector needs cgo: a C compiler and the headers of libc.
 RACE     := $(shell [ "$$(go env CGO_ENABLED)" = 1 ] && printf '\043include <stdlib.h>\n' | $$(go env CC) -fsyntax-only -x c - 2>/dev/null && echo -race)
 
@@ -65,7 +65,7 @@ integration: build ## test bin/sentryd with real programs, as root as far as roo
 	SENTRYD_BIN=$(CURDIR)/bin/sentryd $(GOTEST) -count=1 -timeout 10m $(TESTFLAGS) ./integration/...
 
 .PHONY: vm-test
-vm-test: ## run the leaves' and short integration tests under Debian's 6.1 and 6.12, in qemu
+vm-test: ## run the leaves', short integration and systemd tests under Debian's 6.1 and 6.12, in qemu
 	go run ./internal/vmtest $(VMTESTFLAGS)
 
 .PHONY: bench

@@ -2,7 +2,9 @@ package integration
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -32,6 +34,30 @@ func delegate(t *testing.T, in cgroup, o options, subgroup bool) options {
 		}
 	}
 	return o
+}
+
+// liftLimits runs what the unit runs when its main process has died, as systemd
+// does.
+func (d *daemon) liftLimits(service cgroup, o options) {
+	d.t.Helper()
+	control := filepath.Join(string(service), ".control")
+	if err := os.Mkdir(control, 0o755); err != nil {
+		d.t.Fatal(err)
+	}
+	dir, err := os.Open(control)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer dir.Close()
+	cmd := exec.Command(d.cli, "lift-limits")
+	cmd.Env = d.env
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd()), Credential: o.as}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		d.t.Fatalf("lift-limits: %v: %s", err, out)
+	}
+	if err := os.Remove(control); err != nil {
+		d.t.Fatal(err)
+	}
 }
 
 // TestDelegated runs the daemon as a service of systemd's, as root and as a plain
@@ -68,15 +94,14 @@ entries:
 			}
 			ids := d.identities(s.entry("web"))
 			d.same(ids, d.reexec().entry("web"))
-			if c.subgroup {
-				// systemd may put the next main process there, since the
-				// controllers are enabled above it.
-				d.die()
-				s, _ := d.rise(o)
-				d.same(ids, s.entry("web"))
-				if got := read("web:1", "memory.max"); got != "67108864" {
-					t.Errorf("after an adoption memory.max is %s", got)
-				}
+			d.die()
+			d.liftLimits(in, o)
+			// systemd can put the next main process there: either the controllers are
+			// enabled above it, or they have been lifted.
+			s, _ = d.rise(o)
+			d.same(ids, s.entry("web"))
+			for file, want := range map[string]string{"memory.max": "67108864", "cpu.max": "50000 100000", "pids.max": "20"} {
+				d.await("after an adoption "+file+" is "+want, func(*state) bool { return read("web:1", file) == want })
 			}
 			d.stop()
 			for _, dir := range in.dirs() {

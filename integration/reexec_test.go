@@ -52,7 +52,7 @@ entries:
 	for range slots {
 		bell.next()
 	}
-	resources := descriptors(t, d.pid)
+	resources := d.resources()
 	if err := os.Remove(park); err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ func TestThousand(t *testing.T) {
 	d := startDaemon(t, fmt.Sprintf("entries:\n  a: {command: sleep 100000, count: %d, delay: 0}\n  b: {command: sleep 100000, count: %d, delay: 1}\n", n/2, n/2), options{})
 	d.running("a", n/2)
 	first := d.running("b", n/2)
-	resources := descriptors(t, d.pid)
+	resources := d.resources()
 	if got := threads(t, d.pid); got >= 50 {
 		t.Errorf("%d threads", got)
 	}

@@ -74,7 +74,7 @@ func importTable() []row {
 			bans: []ban{{"pkg/supervisor", noEdge}, {"pkg/supervisor/fsm", noEdge}, {"pkg/spawn", noEdge}, {"github.com/prometheus", "the metrics are a handler that main passes in"}}},
 		{pkg: "cmd/sentryd", what: "commands and wiring", sentryd: []string{"*"}, modules: []string{"*"}},
 		{pkg: "bench/…", what: "measures the built binary", modules: []string{"golang.org/x/sys"}, bans: []ban{{"pkg/", "what is measured is the binary, as a user has it"}}},
-		{pkg: "integration", what: "tests the built binary", sentryd: []string{"internal/testenv"}, modules: []string{"*"}},
+		{pkg: "integration/…", what: "tests the built binary", sentryd: []string{"internal/testenv"}, modules: []string{"*"}},
 		{pkg: "internal/testenv", what: "says what a test needs of the host", modules: []string{"golang.org/x/sys"}, bans: leafBans},
 		{pkg: "internal/verdict", what: "judges go test's stream and its skips", bans: leafBans},
 		{pkg: "internal/gotest", what: "runs go test", sentryd: []string{"internal/verdict"}, bans: leafBans},

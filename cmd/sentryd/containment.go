@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/sentryd/sentryd/pkg/config"
@@ -173,4 +174,14 @@ func (d *daemon) sweepCgroups() {
 		}
 	}
 	d.cgroups.Sweep(func(name string) bool { return inUse[name] })
+}
+
+// newLiftLimitsCommand is what the unit for systemd runs when the daemon has ended,
+// in whatever way.
+func newLiftLimitsCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use: "lift-limits", Hidden: true, Args: cobra.NoArgs,
+		Short: "Have the cgroups of a dead daemon's service limit nothing, so that systemd can start it again",
+		RunE:  c.do(func(*cobra.Command, []string) error { return spawn.LiftControllers() }),
+	}
 }

@@ -98,7 +98,7 @@ slots of the running daemon: "web" is all of an entry, "web:0" its first slot,
 	root.AddCommand(
 		newStartCommand(c), newStopCommand(c), newRestartCommand(c), newScaleCommand(c), newSignalCommand(c),
 		newStatusCommand(c), newEventsCommand(c), newTreeCommand(c), newCheckCommand(c), newDiffCommand(c), newReloadCommand(c),
-		newVersionCommand(c), check,
+		newVersionCommand(c), newLiftLimitsCommand(c), check,
 	)
 	addCompletionCommand(root)
 	return root

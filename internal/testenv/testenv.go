@@ -212,3 +212,17 @@ func Long() Requirement {
 		return ""
 	}}
 }
+
+// Systemd requires systemd as PID 1 of a virtual machine that is thrown away:
+// tests that need it write below /etc and stop units.
+func Systemd() Requirement {
+	return Requirement{"systemd in a virtual machine", func() string {
+		if os.Getenv("SENTRYD_TEST_SYSTEMD") != "1" {
+			return "make vm-test boots one"
+		}
+		if _, err := os.Stat("/run/systemd/system"); err != nil { // sd_booted(3)
+			return err.Error()
+		}
+		return ""
+	}}
+}

@@ -46,9 +46,9 @@ func build(ctx context.Context, dir string, list []suite) error {
 	return nil
 }
 
-// tests turns suites into what the guest is to run under that kernel.
-func tests(list []suite, k kernel, o options, limit string) []job.Test {
-	var out []job.Test
+// tests turns suites into what the guest is to run under that kernel, as its own
+// init and then with systemd in that place.
+func tests(list []suite, k kernel, o options, limit string) (plain, systemd []job.Test) {
 	for _, s := range list {
 		args := []string{
 			path.Join(binaries, path.Base(s.pkg)+".test"),
@@ -70,17 +70,23 @@ func tests(list []suite, k kernel, o options, limit string) []job.Test {
 		if len(skip) > 0 {
 			args = append(args, "-test.skip=^("+strings.Join(skip, "|")+")$")
 		}
-		out = append(out, job.Test{Package: s.pkg, Dir: path.Join(repository, s.pkg), Args: args})
+		test := job.Test{Package: s.pkg, Dir: path.Join(repository, s.pkg), Args: args}
+		if s.systemd {
+			test.Env = []string{"SENTRYD_TEST_SYSTEMD=1"} // see testenv
+			systemd = append(systemd, test)
+		} else {
+			plain = append(plain, test)
+		}
 	}
-	return out
+	return plain, systemd
 }
 
 // choose returns the suites whose packages match the expression, and the
-// kernels that are in the comma-separated list; empty is all.
+// kernels that are in the comma-separated list; empty is all that need not be named.
 func choose(kernelList, packages string) ([]kernel, []suite, error) {
 	var ks []kernel
 	for _, k := range kernels() {
-		if kernelList == "" || strings.Contains(","+kernelList+",", ","+k.series+",") {
+		if kernelList == "" && !k.named || strings.Contains(","+kernelList+",", ","+k.series+",") {
 			ks = append(ks, k)
 		}
 	}

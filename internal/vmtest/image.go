@@ -108,7 +108,11 @@ func (t tree) addTools(ctx context.Context, full bool) error {
 	if err != nil {
 		return err
 	}
-	programs = append(programs, python...)
+	systemd, err := t.addSystemd(ctx)
+	if err != nil {
+		return err
+	}
+	programs = append(append(programs, python...), systemd...)
 	// It fails for the scripts among them, and says all that it has to say.
 	libraries, _ := exec.CommandContext(ctx, "ldd", programs...).Output()
 	found := regexp.MustCompile(`(/\S+) \(0x`).FindAllStringSubmatch(string(libraries), -1)
@@ -156,19 +160,24 @@ func (t tree) addPython() (programs []string, err error) {
 // copyHost copies a file of the host to where it is there, seen without the
 // symbolic links on the way, so that /bin and /lib may be links here.
 func (t tree) copyHost(file string) error {
+	name, err := placeOf(file)
+	if err != nil {
+		return err
+	}
+	t.copy(name, file, 0o755)
+	return nil
+}
+
+func placeOf(file string) (string, error) {
 	dir, err := filepath.Abs(filepath.Dir(file))
 	if err == nil {
 		dir, err = filepath.EvalSymlinks(dir)
 	}
-	if err != nil {
-		return err
-	}
-	t.copy(path.Join(dir, path.Base(file)), file, 0o755)
-	return nil
+	return path.Join(dir, path.Base(file)), err
 }
 
 // write makes the initramfs of one kernel, with what there is to do.
-func (m *imageMaker) write(ctx context.Context, name string, u unpacked, tests []job.Test, slow int) error {
+func (m *imageMaker) write(ctx context.Context, name string, u unpacked, plain, systemd []job.Test, slow int) error {
 	t := tree{}
 	for k, v := range m.common {
 		t[k] = v
@@ -176,7 +185,7 @@ func (m *imageMaker) write(ctx context.Context, name string, u unpacked, tests [
 	j := job.Job{
 		Path:  m.path,
 		Env:   []string{"SENTRYD_BIN=" + binaries + "/sentryd", "SENTRYD_TEST_PROGRAMS=" + binaries, fmt.Sprintf("SENTRYD_TEST_SLOW=%d", slow)},
-		Tests: tests,
+		Tests: plain, Systemd: systemd,
 	}
 	for _, name := range modules() {
 		file, err := u.module(name)

@@ -14,10 +14,14 @@ import (
 
 // A kernel is one series of Linux, and where Debian has it.
 type kernel struct {
-	series string // "6.1"
+	series string // "6.1", or "newest" for whatever the suite has
 	suite  string // the release of Debian that lives with it
 	mib    int    // memory of its machine
+	named  bool   // only booted when -kernel names it
 }
+
+// newest is the series of a suite in which it changes.
+const newest = "newest"
 
 // metaPackage depends on the newest image of a suite's kernel for clouds: small,
 // with the drivers of virtual machines and every cgroup controller.
@@ -28,7 +32,7 @@ type unpacked struct {
 	release string // as uname prints it
 	image   string // path of vmlinuz
 	modules string // directory of the modules
-	builtin string // modules.builtin, the names of those that are compiled in
+	builtin string // modules.builtin, the names of those that are compiled in; "" if it is not there
 }
 
 // fetch returns the kernel from the cache, or brings the newest of its series
@@ -57,20 +61,25 @@ func (k kernel) fetch(ctx context.Context, cache, mirror string) (unpacked, erro
 	if err != nil {
 		return unpacked{}, err
 	}
-	if _, err := apt.run(ctx, "apt-get", "-q", "download", image); err != nil {
+	if depends, err = apt.run(ctx, "apt-cache", "depends", image); err != nil {
 		return unpacked{}, err
-	}
-	debs, err := filepath.Glob(filepath.Join(apt.dir, image+"_*.deb"))
-	if err != nil || len(debs) != 1 {
-		return unpacked{}, fmt.Errorf("download %s: found %d packages of that name, want 1", image, len(debs))
 	}
 	// Unpacked beside its place and then moved: what has the name is whole.
 	part := dir + ".part"
 	if err := os.RemoveAll(part); err != nil {
 		return unpacked{}, err
 	}
-	if _, err := run(ctx, "", "dpkg-deb", "-x", debs[0], part); err != nil {
-		return unpacked{}, err
+	for _, name := range append(partsOf(depends), image) {
+		if _, err := apt.run(ctx, "apt-get", "-q", "download", name); err != nil {
+			return unpacked{}, err
+		}
+		debs, err := filepath.Glob(filepath.Join(apt.dir, name+"_*.deb"))
+		if err != nil || len(debs) != 1 {
+			return unpacked{}, fmt.Errorf("download %s: found %d packages of that name, want 1", name, len(debs))
+		}
+		if _, err := run(ctx, "", "dpkg-deb", "-x", debs[0], part); err != nil {
+			return unpacked{}, err
+		}
 	}
 	if err := os.Rename(part, dir); err != nil {
 		return unpacked{}, err
@@ -80,7 +89,11 @@ func (k kernel) fetch(ctx context.Context, cache, mirror string) (unpacked, erro
 
 // imagePackage finds the image in what apt-cache says of the meta package.
 func (k kernel) imagePackage(depends string) (string, error) {
-	re := regexp.MustCompile(`Depends: (linux-image-` + regexp.QuoteMeta(k.series) + `\.\S+-cloud-amd64)`)
+	version := regexp.QuoteMeta(k.series)
+	if k.series == newest {
+		version = `\d+`
+	}
+	re := regexp.MustCompile(`Depends: (linux-image-` + version + `\.\S+-cloud-amd64)`)
 	m := re.FindStringSubmatch(depends)
 	if m == nil {
 		return "", fmt.Errorf("%s of Debian %s does not depend on a Linux %s: %s", metaPackage, k.suite, k.series, strings.TrimSpace(depends))
@@ -88,17 +101,45 @@ func (k kernel) imagePackage(depends string) (string, error) {
 	return m[1], nil
 }
 
+// partsOf finds the packages that what apt-cache says of an image puts the kernel and
+// its modules in; none where the image has them itself, as it did up to Debian 13.
+func partsOf(depends string) (parts []string) {
+	for _, m := range regexp.MustCompile(`Depends: (linux-(?:binary|modules)-\S+)`).FindAllStringSubmatch(depends, -1) {
+		parts = append(parts, m[1])
+	}
+	return parts
+}
+
 // find looks into an unpacked package.
 func (k kernel) find(dir string) (unpacked, error) {
-	images, err := filepath.Glob(filepath.Join(dir, "boot/vmlinuz-"+k.series+".*"))
-	if err != nil || len(images) != 1 {
+	series := k.series
+	if series == newest {
+		series = "*"
+	}
+	var images []string
+	// With the modules since Debian 14.
+	for _, pattern := range []string{"boot/vmlinuz-" + series + ".*", "usr/lib/modules/" + series + ".*/vmlinuz"} {
+		found, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return unpacked{}, err
+		}
+		images = append(images, found...)
+	}
+	if len(images) != 1 {
 		return unpacked{}, fmt.Errorf("%s has %d kernels %s, want 1", dir, len(images), k.series)
 	}
 	u := unpacked{image: images[0], release: strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")}
+	if u.release == "vmlinuz" {
+		u.release = filepath.Base(filepath.Dir(images[0]))
+	}
 	for _, lib := range []string{"usr/lib", "lib"} { // /usr was merged between the two
 		u.modules = filepath.Join(dir, lib, "modules", u.release)
+		if _, err := os.Stat(filepath.Join(u.modules, "kernel")); err != nil {
+			continue
+		}
+		// In several packages it is made when they are installed.
 		builtin, err := os.ReadFile(filepath.Join(u.modules, "modules.builtin"))
-		if err == nil {
+		if err == nil || k.series == newest && errors.Is(err, os.ErrNotExist) {
 			u.builtin = string(builtin)
 			return u, nil
 		}
@@ -119,7 +160,7 @@ func (u unpacked) module(name string) (string, error) {
 		}
 		return err
 	})
-	if err == nil && found == "" {
+	if err == nil && found == "" && u.builtin != "" {
 		err = errors.New("no such file")
 	}
 	if err != nil {

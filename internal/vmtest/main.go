@@ -43,7 +43,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.dir, "dir", "bin/vmtest", "`directory` for kernels, binaries and consoles; the kernels in it are used again")
 	flag.StringVar(&o.mirror, "mirror", "", "`URL` of a mirror of Debian (default the one that this host's apt uses)")
-	flag.StringVar(&o.kernels, "kernel", "", "comma-separated `list` of the kernels to boot (default all)")
+	flag.StringVar(&o.kernels, "kernel", "", "comma-separated `list` of the kernels to boot: 6.1, 6.12, newest (default the first two)")
 	flag.StringVar(&o.packages, "pkg", "", "`regexp` of the packages to test")
 	flag.StringVar(&o.run, "run", "", "`regexp` of the tests to run, as go test -run has it")
 	flag.BoolVar(&o.part, "part", false, "run of large packages only what suite.go says")
@@ -136,7 +136,8 @@ func boot(ctx context.Context, o options, k kernel, list []suite, images *imageM
 		console: filepath.Join(o.dir, "console-"+k.series),
 		events:  filepath.Join(o.dir, "events-"+k.series),
 	}
-	if err := images.write(ctx, m.initrd, u, tests(list, k, o, (o.limit-o.limit/8).String()), o.slow); err != nil {
+	plain, systemd := tests(list, k, o, (o.limit - o.limit/8).String())
+	if err := images.write(ctx, m.initrd, u, plain, systemd, o.slow); err != nil {
 		return result{}, err
 	}
 	fmt.Fprintf(out, "== Linux %s (Debian %s, %d MiB)\n", u.release, k.suite, m.mib)

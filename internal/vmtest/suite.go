@@ -3,11 +3,13 @@ package main
 // This file says what runs in the virtual machines. To add a package or a tool,
 // add a line.
 
-// kernels are those that the tests run on: the two that Debian's users have.
+// kernels are those that the tests run on: the two that Debian's users have, and one
+// that they will have, which is another one every few weeks.
 func kernels() []kernel {
 	return []kernel{
 		{series: "6.1", suite: "bookworm", mib: 2048},
 		{series: "6.12", suite: "trixie", mib: 4096}, // for TestTenThousand,
+		{series: newest, suite: "trixie-backports", mib: 4096, named: true},
 	}
 }
 
@@ -16,6 +18,8 @@ type suite struct {
 	pkg  string // below the module
 	skip []omission
 	part string // regexp of the tests that -part runs; empty is all
+
+	systemd bool // after all others, with systemd as PID 1
 }
 
 // An omission is tests that are left out, and why. All others run, so that a
@@ -61,6 +65,7 @@ func suites() []suite {
 			{tests: "TestRedisIsKeptRunning|TestWebExample", why: "redis-server is not installed", without: "redis-server"},
 			{tests: "TestNginxIsKeptRunning|TestWebExample|TestHandover", why: "nginx is not installed", without: "nginx"},
 		}},
+		{pkg: "integration/systemd", systemd: true, part: "UnitStarts|Limits|Crash$"},
 	}
 }
 
@@ -77,7 +82,7 @@ func modules() []string { return []string{"inet_diag", "tcp_diag", "fuse"} }
 // packagesOfTools are the Debian packages whose programs the tests run, beside
 // Python. All of their programs are copied, with the libraries they need.
 func packagesOfTools() []string {
-	return []string{"dash", "bash", "coreutils", "grep", "sed", "mawk", "procps", "util-linux", "iproute2", "curl"}
+	return []string{"dash", "bash", "coreutils", "grep", "sed", "mawk", "procps", "util-linux", "mount", "iproute2", "curl"}
 }
 
 // optionalPackages are those that a developer's machine may lack; see omission.

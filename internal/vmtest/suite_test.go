@@ -61,10 +61,33 @@ func TestImagePackage(t *testing.T) {
 	}
 }
 
+// TestParts: a kernel may come in one package or in several.
+func TestParts(t *testing.T) {
+	k := kernel{series: newest, suite: "x"}
+	if got, err := k.imagePackage("linux-image-cloud-amd64\n  Depends: linux-base-cloud-amd64\n  Depends: linux-image-7.3.4+deb13-cloud-amd64\n"); got != "linux-image-7.3.4+deb13-cloud-amd64" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if got := partsOf("linux-image-x\n  PreDepends: linux-base\n  Depends: linux-binary-x\n  Depends: linux-modules-x\n"); !slices.Equal(got, []string{"linux-binary-x", "linux-modules-x"}) {
+		t.Errorf("%q", got)
+	}
+	if got := partsOf("linux-image-x\n  Depends: kmod\n"); got != nil {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestKernelsToBoot: one that has to be named is not booted without that.
+func TestKernelsToBoot(t *testing.T) {
+	for list, want := range map[string]int{"": 2, "6.1": 1, "6.1,newest": 2, newest: 1} {
+		if ks, _, err := choose(list, ""); err != nil || len(ks) != want {
+			t.Errorf("%q boots %v, %v", list, ks, err)
+		}
+	}
+}
+
 // TestPart: what -part runs is a part of its package.
 func TestPart(t *testing.T) {
 	list := []suite{{pkg: "pkg/x", part: "TestA"}, {pkg: "pkg/y"}}
-	jobs := tests(list, kernel{}, options{part: true}, "1m")
+	jobs, _ := tests(list, kernel{}, options{part: true}, "1m")
 	if !slices.Contains(jobs[0].Args, "-test.run=TestA") || slices.ContainsFunc(jobs[1].Args, func(a string) bool { return strings.HasPrefix(a, "-test.run") }) {
 		t.Errorf("%+v", jobs)
 	}
@@ -78,9 +101,18 @@ func TestPart(t *testing.T) {
 func TestTestsUnderAKernel(t *testing.T) {
 	list := []suite{{pkg: "pkg/x", skip: []omission{{tests: "TestA|TestB"}, {tests: "TestC", kernel: "6.12"}}}}
 	for series, want := range map[string]string{"6.1": "-test.skip=^(TestA|TestB)$", "6.12": "-test.skip=^(TestA|TestB|TestC)$"} {
-		job := tests(list, kernel{series: series}, options{run: "TestX"}, "1m")[0]
+		jobs, _ := tests(list, kernel{series: series}, options{run: "TestX"}, "1m")
+		job := jobs[0]
 		if !slices.Contains(job.Args, want) || !slices.Contains(job.Args, "-test.run=TestX") || job.Args[0] != "/tests/x.test" || job.Dir != "/sentryd/pkg/x" {
 			t.Errorf("%s: %+v, want %s", series, job, want)
 		}
+	}
+}
+
+// TestTestsUnderSystemd come in a list of their own.
+func TestTestsUnderSystemd(t *testing.T) {
+	plain, systemd := tests([]suite{{pkg: "a", systemd: true}, {pkg: "b"}}, kernel{}, options{}, "1m")
+	if len(plain) != 1 || plain[0].Package != "b" || len(systemd) != 1 || systemd[0].Package != "a" {
+		t.Errorf("%+v and %+v", plain, systemd)
 	}
 }

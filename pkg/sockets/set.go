@@ -4,16 +4,25 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Set is the open sockets of a daemon. It is for one goroutine. No method
-// waits for anyone, but for the file system of a unix socket.
+// Set is the open sockets of a daemon. It is for one goroutine. No method waits for
+// anyone, the file systems of unix sockets included, but for Close.
 type Set struct {
 	open map[Key]*socket
+
+	steps  map[Key][]step // of unix sockets, in order; the first is under way or due
+	due    []Key          // those whose first step waits for its visit
+	visits int            // under way
+	untold map[Key]bool   // opened for a request that was over by then
+	news   news
+	before func(path string) // called by each visit before it does something
 }
 
+// socket is never written to once it is in a Set.
 type socket struct {
 	fd       int
 	cookie   uint64
@@ -23,60 +32,101 @@ type socket struct {
 }
 
 // NewSet returns an empty set.
-func NewSet() *Set { return &Set{open: make(map[Key]*socket)} }
-
-// Open returns the descriptor of a socket, close-on-exec and owned by the set,
-// and opens it if it is not open yet. It has the user and the mode of the Spec
-// afterwards. index tells the sockets of one Spec with ReusePort apart and is
-// ignored otherwise. An error is an [Error] and leaves nothing behind.
-//
-// The socket blocks at first, as programs that are started by systemd know it.
-// A program that sets O_NONBLOCK sets it for all that share the socket, now and
-// later. alone says that nobody has the socket at present; then it blocks again.
-func (s *Set) Open(spec *Spec, index int, alone bool) (fd int, err error) {
-	key := spec.key(index)
-	it := s.open[key]
-	switch {
-	case it == nil || !it.sound(key):
-		return s.make(spec, key)
-	case it.uid != spec.UID || it.gid != spec.GID || it.mode != spec.Mode:
-		if err := it.dress(spec); err != nil {
-			return -1, err
-		}
+func NewSet() *Set {
+	return &Set{
+		open: make(map[Key]*socket), steps: make(map[Key][]step), untold: make(map[Key]bool),
+		news: news{ready: make(chan struct{}, 1)}, before: func(string) {},
 	}
-	if alone {
-		if err := unix.SetNonblock(it.fd, false); err != nil {
-			return -1, spec.fail("fcntl", err)
-		}
-	}
-	return it.fd, nil
 }
 
-// make opens a socket. If it takes the place of one that is not sound any more
+// Open has sockets open, and calls then with their descriptors in that order,
+// close-on-exec and owned by the set: before it returns if there is no unix socket
+// among them, else from Take. Each is opened if it is not, and has the user and the
+// mode of its Spec afterwards; opened says that one was, be it for an earlier call that
+// had given up. An error is an [Error], the first one; what could be opened
+// stays open. A file system that does not answer for four seconds is an error,
+// ETIMEDOUT; what is asked of it later is not done before it answers.
+func (s *Set) Open(list []Want, then func(fds []int, opened bool, err error)) {
+	r := &request{list: list, then: then}
+	for i := range list {
+		w := &list[i]
+		if w.Spec.Network == Unix {
+			r.left++
+			continue
+		}
+		key := w.key()
+		was := s.open[key]
+		it, err := open(w.Spec, key, was)
+		if err != nil {
+			s.finish(r, err)
+			return
+		}
+		r.opened = r.opened || was == nil || was.cookie != it.cookie
+		s.open[key] = it
+	}
+	if r.left == 0 {
+		s.finish(r, nil)
+		return
+	}
+	r.timer = time.AfterFunc(patience, func() { s.news.post(func() { s.expire(r) }) })
+	for i := range list {
+		if w := &list[i]; w.Spec.Network == Unix {
+			s.enqueue(w.key(), step{w.Spec, r})
+		}
+	}
+}
+
+// open returns the socket as the Spec has it: what it was, if that is sound.
+func open(spec *Spec, key Key, was *socket) (*socket, error) {
+	switch {
+	case was == nil || !was.sound(key):
+		return create(spec, key, was)
+	case was.uid != spec.UID || was.gid != spec.GID || was.mode != spec.Mode:
+		it := *was
+		if err := it.dress(spec); err != nil {
+			return nil, err
+		}
+		return &it, nil
+	}
+	return was, nil
+}
+
+// create opens a socket. If it takes the place of one that is not sound any more
 // it gets the same descriptor, which a start may be about to pass on.
-func (s *Set) make(spec *Spec, key Key) (fd int, err error) {
-	it := &socket{uid: spec.UID, gid: spec.GID, mode: spec.Mode}
+func create(spec *Spec, key Key, was *socket) (it *socket, err error) {
+	it = &socket{uid: spec.UID, gid: spec.GID, mode: spec.Mode}
 	if it.fd, it.file, err = spec.open(); err != nil {
-		return -1, err
+		return nil, err
 	}
 	op := "getsockopt"
 	it.cookie, err = cookieOf(it.fd)
-	if old := s.open[key]; old != nil && err == nil {
-		op, err = "dup", unix.Dup3(it.fd, old.fd, unix.O_CLOEXEC)
+	if was != nil && err == nil {
+		op, err = "dup", unix.Dup3(it.fd, was.fd, unix.O_CLOEXEC)
 		if err == nil {
 			unix.Close(it.fd)
-			it.fd = old.fd
+			it.fd = was.fd
 		}
 	}
 	if err != nil {
 		it.close(key)
-		return -1, spec.fail(op, err)
+		return nil, spec.fail(op, err)
 	}
-	s.open[key] = it
-	return it.fd, nil
+	return it, nil
 }
 
-// dress gives a socket that is open its user and mode.
+// Block has an open socket block, as programs that are started by systemd know it. It does
+// at first; a program that sets O_NONBLOCK sets it for all that share the socket, now
+// and later. To be called when nobody has the socket.
+func (s *Set) Block(spec *Spec, index int) error {
+	if it := s.open[spec.key(index)]; it != nil {
+		if err := unix.SetNonblock(it.fd, false); err != nil {
+			return spec.fail("fcntl", err)
+		}
+	}
+	return nil
+}
+
+// dress gives a socket that is open its user and mode, before others know of it.
 func (it *socket) dress(spec *Spec) error {
 	if err := unix.Fchown(it.fd, spec.UID, spec.GID); err != nil {
 		return spec.fail("fchown", err)
@@ -100,15 +150,16 @@ func (it *socket) sound(key Key) bool {
 	if key.Network == Unix && !isFile(key.Address, it.file) {
 		return false
 	}
+	return it.listens()
+}
+
+func (it *socket) listens() bool {
 	on, err := unix.GetsockoptInt(it.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	return err == nil && (on == 1 || unix.Listen(it.fd, maxBacklog) == nil)
 }
 
-// Has reports whether the socket is open.
-func (s *Set) Has(spec *Spec, index int) bool { return s.open[spec.key(index)] != nil }
-
-// Drop closes one socket, if it is open, and removes the file of a unix one.
-// Programs that it was passed to still have it; what waits in its queue is lost
+// Drop closes one socket, if it is open or is being opened, and removes the file of a
+// unix one as soon as its file system answers. Programs that it was passed to still have it; what waits in its queue is lost
 // when the last of them has closed it.
 func (s *Set) Drop(spec *Spec, index int) { s.close(spec.key(index)) }
 
@@ -119,7 +170,7 @@ func (s *Set) Retain(specs []*Spec) {
 	for _, spec := range specs {
 		wanted[spec.key(0)] = true
 	}
-	for key := range s.open {
+	for _, key := range slices.Concat(slices.Collect(maps.Keys(s.open)), slices.Collect(maps.Keys(s.steps))) {
 		first := key
 		first.Index = 0
 		if !wanted[first] {
@@ -128,11 +179,29 @@ func (s *Set) Retain(specs []*Spec) {
 	}
 }
 
-// Close drops all sockets.
-func (s *Set) Close() { s.Retain(nil) }
+// Close drops all sockets, and waits until that is done: four seconds at most, after
+// which a file may be left on a file system that hangs.
+func (s *Set) Close() {
+	s.Retain(nil)
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for len(s.steps) > 0 {
+		select {
+		case <-s.news.ready:
+			s.Take()
+		case <-timer.C:
+			return
+		}
+	}
+}
 
 func (s *Set) close(key Key) {
-	if it := s.open[key]; it != nil {
+	switch it := s.open[key]; {
+	case key.Network == Unix:
+		if it != nil || len(s.steps[key]) > 0 {
+			s.enqueue(key, step{})
+		}
+	case it != nil:
 		it.close(key)
 		delete(s.open, key)
 	}
@@ -145,13 +214,14 @@ func (it *socket) close(key Key) {
 	unix.Close(it.fd)
 }
 
-// Records returns the open sockets that are sound, for a hand-over, sorted.
-// The descriptors stay the set's.
+// Records returns the open sockets on which clients are still heard, for a hand-over,
+// sorted. Whether a unix socket's file is still there, the next Open sees. The
+// descriptors stay the set's.
 func (s *Set) Records() []Record {
 	var out []Record
 	for _, key := range slices.SortedFunc(maps.Keys(s.open), compare) {
 		it := s.open[key]
-		if !it.sound(key) {
+		if key.Network != UDP && !it.listens() {
 			continue
 		}
 		out = append(out, Record{Key: key, FD: it.fd, Cookie: it.cookie, Dev: it.file.dev, Ino: it.file.ino})

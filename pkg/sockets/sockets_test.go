@@ -2,6 +2,7 @@ package sockets
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -37,35 +38,72 @@ func newSet(t *testing.T) *Set {
 	return s
 }
 
-func open(t *testing.T, s *Set, spec *Spec, index int) int {
+// mustOpen opens one as if nobody had it.
+func mustOpen(t *testing.T, s *Set, spec *Spec, index int) int {
 	t.Helper()
-	fd, err := s.Open(spec, index, true)
-	if err != nil {
+	fd, err := tryOpen(s, spec, index)
+	if err := cmp.Or(err, s.Block(spec, index)); err != nil {
 		t.Fatal(err)
 	}
 	return fd
 }
 
+// tryOpen opens one socket, and waits for that.
+func tryOpen(s *Set, spec *Spec, index int) (fd int, err error) {
+	done := false
+	s.Open([]Want{{spec, index}}, func(fds []int, _ bool, e error) {
+		if done, err = true, e; err == nil {
+			fd = fds[0]
+		}
+	})
+	for !done {
+		<-s.Ready()
+		s.Take()
+	}
+	return fd, err
+}
+
+// settle waits until every file system has answered.
+func settle(s *Set) {
+	for len(s.steps) > 0 {
+		<-s.Ready()
+		s.Take()
+	}
+}
+
+func has(s *Set, spec *Spec, index int) bool {
+	settle(s)
+	return s.open[spec.key(index)] != nil
+}
+
 // freePort returns a loopback address that nobody has.
 func freePort(t *testing.T, network, host string) string {
 	t.Helper()
-	var at string
-	if network == UDP {
-		c, err := net.ListenPacket(network, net.JoinHostPort(host, "0"))
-		if err != nil {
-			t.Skipf("needs IPv6: %v", err)
+	return freePorts(t, network, host, 1)[0]
+}
+
+// freePorts returns several, which differ.
+func freePorts(t *testing.T, network, host string, n int) (list []string) {
+	t.Helper()
+	for range n {
+		at := net.JoinHostPort(host, "0")
+		if network == UDP {
+			c, err := net.ListenPacket(network, at)
+			if err != nil {
+				t.Skipf("needs IPv6: %v", err)
+			}
+			defer c.Close()
+			list = append(list, c.LocalAddr().String())
+			continue
 		}
-		defer c.Close()
-		at = c.LocalAddr().String()
-	} else {
-		ln, err := net.Listen(network, net.JoinHostPort(host, "0"))
+		ln, err := net.Listen(network, at)
 		if err != nil {
 			t.Skipf("needs IPv6: %v", err)
 		}
 		defer ln.Close()
-		at = ln.Addr().String()
+		list = append(list, ln.Addr().String())
 	}
-	return at
+	return list
 }
 
 // listener is what a program makes of a descriptor that it was passed.
@@ -122,8 +160,8 @@ func TestStreamsAreReached(t *testing.T) {
 		t.Run(address(test.network, test.address), func(t *testing.T) {
 			s := newSet(t)
 			spec := mine(test.network, test.address)
-			fd := open(t, s, spec, 0)
-			if again := open(t, s, spec, 7); again != fd {
+			fd := mustOpen(t, s, spec, 0)
+			if again := mustOpen(t, s, spec, 7); again != fd {
 				t.Errorf("asked again for descriptor %d: %d", fd, again)
 			}
 			flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
@@ -144,7 +182,7 @@ func TestStreamsAreReached(t *testing.T) {
 			defer c.Close()
 			reach(t, listener(t, fd), test.network, test.address)
 			s.Drop(spec, 0)
-			if s.Has(spec, 0) {
+			if has(s, spec, 0) {
 				t.Error("dropped, and still there")
 			}
 		})
@@ -157,14 +195,14 @@ func TestBothFamilies(t *testing.T) {
 	_, port, _ := net.SplitHostPort(freePort(t, TCP, "::1"))
 	for _, host := range []string{"", "[::]"} {
 		s := newSet(t)
-		ln := listener(t, open(t, s, mine(TCP, host+":"+port), 0))
+		ln := listener(t, mustOpen(t, s, mine(TCP, host+":"+port), 0))
 		reach(t, ln, TCP, "127.0.0.1:"+port)
 		reach(t, ln, TCP, "[::1]:"+port)
 		ln.Close()
 		s.Close()
 	}
 	s := newSet(t)
-	reach(t, listener(t, open(t, s, mine(TCP, "0.0.0.0:"+port), 0)), TCP, "127.0.0.1:"+port)
+	reach(t, listener(t, mustOpen(t, s, mine(TCP, "0.0.0.0:"+port), 0)), TCP, "127.0.0.1:"+port)
 	if c, err := net.Dial(TCP, "[::1]:"+port); err == nil {
 		c.Close()
 		t.Error("0.0.0.0 takes clients of IPv6")
@@ -174,7 +212,7 @@ func TestBothFamilies(t *testing.T) {
 func TestDatagramsAreReceived(t *testing.T) {
 	s := newSet(t)
 	address := freePort(t, UDP, "127.0.0.1")
-	fd := open(t, s, mine(UDP, address), 0)
+	fd := mustOpen(t, s, mine(UDP, address), 0)
 	c, err := net.Dial(UDP, address)
 	if err != nil {
 		t.Fatal(err)
@@ -187,7 +225,7 @@ func TestDatagramsAreReceived(t *testing.T) {
 		t.Errorf("received %q, %v", buf[:n], err)
 	}
 	// Nobody can take datagrams away by binding to the same address.
-	_, err = newSet(t).Open(mine(UDP, address), 0, true)
+	_, err = tryOpen(newSet(t), mine(UDP, address), 0)
 	wantErrno(t, err, "bind", unix.EADDRINUSE, "udp://"+address)
 }
 
@@ -229,7 +267,7 @@ func TestAddressesThatCannotBeBound(t *testing.T) {
 		{Unix, filepath.Join(file, "s"), unix.ENOTDIR},
 	} {
 		s := newSet(t)
-		_, err := s.Open(mine(test.network, test.address), 0, true)
+		_, err := tryOpen(s, mine(test.network, test.address), 0)
 		wantErrno(t, err, "bind", test.want, address(test.network, test.address))
 		if len(s.Records()) != 0 {
 			t.Errorf("%s is in the set", test.address)
@@ -254,17 +292,17 @@ func TestOnePerIndexWithReusePort(t *testing.T) {
 	if os.Geteuid() == 0 {
 		spec.UID, spec.GID = nobody, nobody // the kernel compares the sockets' users
 	}
-	a, b := open(t, s, spec, 0), open(t, s, spec, 1)
-	if a == b || open(t, s, spec, 0) != a {
+	a, b := mustOpen(t, s, spec, 0), mustOpen(t, s, spec, 1)
+	if a == b || mustOpen(t, s, spec, 0) != a {
 		t.Errorf("descriptors %d and %d", a, b)
 	}
 	s.Drop(spec, 1)
-	if !s.Has(spec, 0) || s.Has(spec, 1) {
+	if !has(s, spec, 0) || has(s, spec, 1) {
 		t.Error("dropping the one of index 1 did something else")
 	}
 	reach(t, listener(t, a), TCP, spec.Address)
 	s.Retain([]*Spec{spec})
-	if !s.Has(spec, 0) {
+	if !has(s, spec, 0) {
 		t.Error("what was to be retained is gone")
 	}
 }
@@ -274,12 +312,16 @@ func TestOnePerIndexWithReusePort(t *testing.T) {
 func TestBlocksAgain(t *testing.T) {
 	s := newSet(t)
 	spec := mine(TCP, freePort(t, TCP, "127.0.0.1"))
-	fd := open(t, s, spec, 0)
+	fd := mustOpen(t, s, spec, 0)
 	for _, alone := range []bool{false, true} {
 		if err := unix.SetNonblock(fd, true); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Open(spec, 0, alone); err != nil {
+		_, err := tryOpen(s, spec, 0)
+		if alone {
+			err = cmp.Or(err, s.Block(spec, 0))
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || (flags&unix.O_NONBLOCK == 0) != alone {
@@ -293,7 +335,7 @@ func TestBlocksAgain(t *testing.T) {
 func TestShutDownByAProgram(t *testing.T) {
 	s := newSet(t)
 	spec := mine(TCP, freePort(t, TCP, "127.0.0.1"))
-	fd := open(t, s, spec, 0)
+	fd := mustOpen(t, s, spec, 0)
 	if err := unix.Shutdown(fd, unix.SHUT_RDWR); err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +343,7 @@ func TestShutDownByAProgram(t *testing.T) {
 		c.Close()
 		t.Fatal("shut down, and still listening: the test is void")
 	}
-	reach(t, listener(t, open(t, s, spec, 0)), TCP, spec.Address)
+	reach(t, listener(t, mustOpen(t, s, spec, 0)), TCP, spec.Address)
 
 	// Turned into a client it is beyond that, and replaced.
 	other, err := net.Listen(TCP, "127.0.0.1:0")
@@ -309,7 +351,7 @@ func TestShutDownByAProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	fd = open(t, s, spec, 0)
+	fd = mustOpen(t, s, spec, 0)
 	if err := unix.Shutdown(fd, unix.SHUT_RDWR); err != nil {
 		t.Fatal(err)
 	}
@@ -319,7 +361,7 @@ func TestShutDownByAProgram(t *testing.T) {
 	if len(s.Records()) != 0 {
 		t.Error("a socket that is no listener is handed over as one")
 	}
-	again := open(t, s, spec, 0)
+	again := mustOpen(t, s, spec, 0)
 	if again != fd {
 		t.Errorf("descriptor %d in the place of %d, which may be about to be passed on", again, fd)
 	}
@@ -329,15 +371,15 @@ func TestShutDownByAProgram(t *testing.T) {
 // TestHandOver: records and descriptors make the same set elsewhere.
 func TestHandOver(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	shared := mine(TCP, freePort(t, TCP, "127.0.0.1"))
-	own := mine(TCP, freePort(t, TCP, "127.0.0.1"))
+	free := freePorts(t, TCP, "127.0.0.1", 2)
+	shared, own := mine(TCP, free[0]), mine(TCP, free[1])
 	own.ReusePort = true
 	specs := []*Spec{shared, own, mine(UDP, freePort(t, UDP, "127.0.0.1")), mine(Unix, path)}
 	s := newSet(t)
 	for _, spec := range specs {
-		open(t, s, spec, 0)
+		mustOpen(t, s, spec, 0)
 	}
-	open(t, s, own, 1)
+	mustOpen(t, s, own, 1)
 	records := s.Records()
 	if len(records) != 5 {
 		t.Fatalf("%d records: %v", len(records), records)
@@ -372,10 +414,10 @@ func TestHandOver(t *testing.T) {
 		unix.Close(it.fd)
 		delete(s.open, key)
 	}
-	fd := open(t, next, specs[3], 0)
+	fd := mustOpen(t, next, specs[3], 0)
 	reach(t, listener(t, fd), Unix, path)
 	next.Retain(specs[:1])
-	if !next.Has(shared, 0) || next.Has(own, 0) || next.Has(own, 1) || next.Has(specs[2], 0) || next.Has(specs[3], 0) {
+	if !has(next, shared, 0) || has(next, own, 0) || has(next, own, 1) || has(next, specs[2], 0) || has(next, specs[3], 0) {
 		t.Errorf("after retaining one: %v", next.Records())
 	}
 	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
@@ -395,10 +437,10 @@ func duplicate(t *testing.T, fd int) int {
 // TestReclaim takes sockets back from a process that was passed them.
 func TestReclaim(t *testing.T) {
 	s := newSet(t)
-	spec := mine(TCP, freePort(t, TCP, "127.0.0.1"))
-	sent := mine(TCP, freePort(t, TCP, "127.0.0.1"))
-	fd := open(t, s, spec, 0)
-	open(t, s, sent, 0)
+	free := freePorts(t, TCP, "127.0.0.1", 2)
+	spec, sent := mine(TCP, free[0]), mine(TCP, free[1])
+	fd := mustOpen(t, s, spec, 0)
+	mustOpen(t, s, sent, 0)
 	var pidfd int
 	cmd := exec.Command("cat")
 	stdin, err := cmd.StdinPipe()
@@ -437,7 +479,7 @@ func TestReclaim(t *testing.T) {
 	if err := s.Inherit(records[0]); err != nil {
 		t.Fatal(err)
 	}
-	reach(t, listener(t, open(t, s, spec, 0)), TCP, spec.Address)
+	reach(t, listener(t, mustOpen(t, s, spec, 0)), TCP, spec.Address)
 	if got, err := Reclaim(cmd.Process.Pid, pidfd, &records[1]); err == nil {
 		t.Errorf("descriptor %d of a socket that the process does not have", got)
 	}
@@ -452,7 +494,7 @@ func TestOwner(t *testing.T) {
 		for _, id := range []int{nobody, 0, 1} { // at first, and changed later
 			spec.UID, spec.GID = id, id
 			var st unix.Stat_t
-			if err := unix.Fstat(open(t, s, spec, 0), &st); err != nil || int(st.Uid) != id || int(st.Gid) != id {
+			if err := unix.Fstat(mustOpen(t, s, spec, 0), &st); err != nil || int(st.Uid) != id || int(st.Gid) != id {
 				t.Errorf("%s: owner %d:%d, want %d (%v)", spec, st.Uid, st.Gid, id, err)
 			}
 		}

@@ -34,7 +34,7 @@ func TestFileOfAUnixSocket(t *testing.T) {
 		if os.Geteuid() == 0 {
 			spec.UID, spec.GID = i, i
 		}
-		fd := open(t, s, spec, 0)
+		fd := mustOpen(t, s, spec, 0)
 		if i == 0 {
 			first = fd
 		}
@@ -76,7 +76,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 	ln.SetUnlinkOnClose(false)
 	ln.Close()
 	s := newSet(t)
-	reach(t, listener(t, open(t, s, mine(Unix, path), 0)), Unix, path)
+	reach(t, listener(t, mustOpen(t, s, mine(Unix, path), 0)), Unix, path)
 }
 
 // TestAFullQueueIsNotStale: somebody listens who does not accept.
@@ -95,7 +95,7 @@ func TestAFullQueueIsNotStale(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_, err = newSet(t).Open(mine(Unix, path), 0, true)
+	_, err = tryOpen(newSet(t), mine(Unix, path), 0)
 	wantErrno(t, err, "bind", unix.EADDRINUSE, "unix:"+path)
 }
 
@@ -104,11 +104,11 @@ func TestOnlyOurFileIsRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	s := newSet(t)
 	spec := mine(Unix, path)
-	open(t, s, spec, 0)
+	mustOpen(t, s, spec, 0)
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	reach(t, listener(t, open(t, s, spec, 0)), Unix, path)
+	reach(t, listener(t, mustOpen(t, s, spec, 0)), Unix, path)
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}

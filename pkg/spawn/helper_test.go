@@ -31,6 +31,9 @@ var helpers = map[string]func() error{
 	"refused":     helpRefused,
 	"hungry":      helpHungry,
 	"subgroup":    helpSubgroup,
+
+	"lift":           LiftControllers,
+	"lift-elsewhere": helpLiftElsewhere,
 }
 
 func runHelper(t *testing.T, name string, wrap ...string) string {

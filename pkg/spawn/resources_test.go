@@ -192,14 +192,7 @@ func TestDelegateSubgroup(t *testing.T) {
 	for range 2 {
 		run("subgroup", leaf)
 	}
-	fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	cmd := exec.Command("true")
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: fd}
-	if err := cmd.Run(); !errors.Is(err, unix.EBUSY) {
+	if err := enter(t, dir); !errors.Is(err, unix.EBUSY) {
 		t.Errorf("the cgroup above takes a process (%v): this shows nothing", err)
 	}
 }

@@ -71,7 +71,9 @@ func Adopt(o Options, in Search, r *Remains, broken error) (*Supervisor, error) 
 	restart := make(map[string]bool)
 	for _, c := range config.Compare(applied, o.Config).Entries {
 		restart[c.Name] = c.Action == config.Restart
-		if slices.Contains(c.Keys, "resources") {
+		// Limits that have not changed may have been lifted for this start, see
+		// spawn.LiftControllers.
+		if l := s.launchers[c.Name]; slices.Contains(c.Keys, "resources") || l != nil && l.limits != nil {
 			s.relimit(c.Name)
 		}
 	}

@@ -147,17 +147,14 @@ func (s *Supervisor) startSome() bool {
 		key := logs.Key{Entry: c.id.Entry, Slot: c.id.Slot}
 		spec, err := s.spec(c.id, key)
 		if err != nil {
-			s.forget(c.token)
-			s.local = append(s.local, s.failed(c.id, s.Clock.Now(), s.Clock.Wall().UnixNano(), err))
+			s.notLaunched(c, err)
 			continue
 		}
-		if s.scribe.own {
-			s.writeDown() // a socket of which only this child would tell
+		if list := s.launchers[c.id.Entry].sockets; len(list) > 0 {
+			s.openSockets(c, spec, list)
+			continue
 		}
-		s.Output.Hold(key)
-		s.begin(c)
-		state.Failpoint("start")
-		s.Processes.Start(c.token, spec)
+		s.launch(c, spec)
 	}
 	clear(s.unstarted[:n])
 	if s.unstarted = s.unstarted[n:]; len(s.unstarted) == 0 {
@@ -168,6 +165,23 @@ func (s *Supervisor) startSome() bool {
 		s.act()
 	}
 	return n > 0
+}
+
+// launch asks pkg/spawn for a child.
+func (s *Supervisor) launch(c *child, spec *spawn.Spec) {
+	if s.scribe.own {
+		s.writeDown()
+	}
+	s.Output.Hold(logs.Key{Entry: c.id.Entry, Slot: c.id.Slot})
+	s.begin(c)
+	state.Failpoint("start")
+	s.Processes.Start(c.token, spec)
+}
+
+// notLaunched says why pkg/spawn was not asked.
+func (s *Supervisor) notLaunched(c *child, err error) {
+	s.forget(c.token)
+	s.local = append(s.local, s.failed(c.id, s.Clock.Now(), s.Clock.Wall().UnixNano(), err))
 }
 
 func (s *Supervisor) spec(id fsm.ID, key logs.Key) (*spawn.Spec, error) {
@@ -185,8 +199,7 @@ func (s *Supervisor) spec(id fsm.ID, key logs.Key) (*spawn.Spec, error) {
 		return nil, err
 	}
 	spec.Place = s.place(id)
-	spec.Files, spec.ListenNames, err = s.openSockets(id, l.sockets)
-	return spec, err
+	return spec, nil
 }
 
 // send sends a signal, or has it sent with those to other main processes.

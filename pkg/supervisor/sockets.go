@@ -7,21 +7,27 @@ import (
 
 	"github.com/sentryd/sentryd/pkg/config"
 	"github.com/sentryd/sentryd/pkg/sockets"
+	"github.com/sentryd/sentryd/pkg/spawn"
 	"github.com/sentryd/sentryd/pkg/state"
 	"github.com/sentryd/sentryd/pkg/supervisor/fsm"
+	"github.com/sentryd/sentryd/pkg/view"
 )
 
 // This file is where the sockets of an entry meet its processes. A socket is
 // opened for the first start that needs it, or in the preflight of the reload
 // that brings its address, and stays open until no entry has that address: over
 // exits, stops and re-execs. The machine knows nothing of it: a socket that
-// cannot be opened is a start that failed.
+// cannot be opened is a start that failed. A file system is never waited for here:
+// what it is asked goes out with a start, which goes on when the answer comes.
 
 // Sockets is what the supervisor needs of pkg/sockets. It belongs to the owner
 // goroutine.
 type Sockets interface {
-	Open(spec *sockets.Spec, index int, alone bool) (fd int, err error)
-	Has(spec *sockets.Spec, index int) bool
+	Open(list []sockets.Want, then func(fds []int, opened bool, err error))
+	Notify(wake func())
+	Ready() <-chan struct{}
+	Take()
+	Block(spec *sockets.Spec, index int) error
 	Drop(spec *sockets.Spec, index int)
 	Retain(specs []*sockets.Spec)
 	Records() []sockets.Record
@@ -70,26 +76,51 @@ func socketOwner(e *config.Entry) (uid, gid int) {
 	return os.Geteuid(), os.Getegid()
 }
 
-// openSockets returns what a start of an entry is to be passed.
-func (s *Supervisor) openSockets(id fsm.ID, list []passedSocket) (fds []int, names []string, err error) {
-	if len(list) == 0 {
-		return nil, nil, nil
-	}
-	alone, more := s.begun[id.Entry] == 0, false
+// openSockets has the sockets of a child opened, and launches it then.
+func (s *Supervisor) openSockets(c *child, spec *spawn.Spec, list []passedSocket) {
+	wants := make([]sockets.Want, 0, len(list))
 	for _, p := range list {
-		more = more || !s.Sockets.Has(p.spec, id.Slot)
-		fd, err := s.Sockets.Open(p.spec, id.Slot, alone || p.spec.ReusePort)
-		if err != nil {
-			s.scribe.own = s.scribe.own || more
-			return nil, nil, err
+		wants = append(wants, sockets.Want{Spec: p.spec, Index: c.id.Slot})
+		spec.ListenNames = append(spec.ListenNames, p.name)
+	}
+	s.Sockets.Open(wants, func(fds []int, opened bool, err error) {
+		if opened {
+			s.scribe.own = true // a socket of which only this child would tell
+			s.keepSockets()
 		}
-		fds, names = append(fds, fd), append(names, p.name)
+		if s.children[c.token] != c {
+			return // given up meanwhile
+		}
+		if err == nil {
+			err = s.unblock(c.id, list)
+		}
+		if err != nil {
+			s.notLaunched(c, err)
+			return
+		}
+		spec.Files = fds
+		s.launch(c, spec)
+	})
+}
+
+// unblock has those sockets block again of which nobody else has any.
+func (s *Supervisor) unblock(id fsm.ID, list []passedSocket) error {
+	alone := s.begun[id.Entry] == 0
+	for _, p := range list {
+		if alone || p.spec.ReusePort {
+			if err := s.Sockets.Block(p.spec, id.Slot); err != nil {
+				return err
+			}
+		}
 	}
-	if more {
-		s.scribe.own = true
-		s.keepSockets()
-	}
-	return fds, names, nil
+	return nil
+}
+
+// takeSockets takes in what file systems have answered.
+func (s *Supervisor) takeSockets() {
+	s.Sockets.Take()
+	s.decideLocal()
+	s.act()
 }
 
 // dropSockets closes what was the slot's alone, unless its entry has gone: its
@@ -121,14 +152,26 @@ func (s *Supervisor) retainSockets() {
 
 // reserveSockets opens what the next configuration has and the present one has
 // not, for the next image.
-func (s *Supervisor) reserveSockets(ctx context.Context, next *config.Config) (err error) {
-	if err := s.ask(ctx, func() { err = s.reserve(next) }); err != nil {
+func (s *Supervisor) reserveSockets(ctx context.Context, next *config.Config) error {
+	done := make(chan error, 1)
+	if err := s.ask(ctx, func() { s.reserve(s.missing(next), done) }); err != nil {
 		return err
 	}
-	return err
+	select {
+	case err := <-done:
+		return err
+	case <-s.ended:
+		return view.Errorf(view.Unavailable, "the daemon has stopped")
+	}
 }
 
-func (s *Supervisor) reserve(next *config.Config) error {
+// newSocket is one that a reload brings.
+type newSocket struct {
+	passedSocket
+	of *config.Entry
+}
+
+func (s *Supervisor) missing(next *config.Config) (list []newSocket) {
 	present := make(map[config.Socket]bool)
 	bound := func(c config.Socket) config.Socket {
 		return config.Socket{Network: c.Network, Address: c.Address, ReusePort: c.ReusePort}
@@ -145,14 +188,29 @@ func (s *Supervisor) reserve(next *config.Config) error {
 			if present[bound(e.Sockets[i])] || p.spec.ReusePort && e.Count == 0 {
 				continue
 			}
-			if _, err := s.Sockets.Open(p.spec, 0, false); err != nil {
-				s.release()
-				return fmt.Errorf("%s:%d: entries.%s.sockets: %s: %w", e.File, e.Line, e.Name, p.name, err)
-			}
-			s.reserved = append(s.reserved, p.spec)
+			list = append(list, newSocket{p, e})
 		}
 	}
-	return nil
+	return list
+}
+
+// reserve opens one after the other, up to the first that cannot be.
+func (s *Supervisor) reserve(list []newSocket, done chan<- error) {
+	if len(list) == 0 {
+		done <- nil
+		return
+	}
+	n := list[0]
+	// One that fails too: its file system may do later what it was asked.
+	s.reserved = append(s.reserved, n.spec)
+	s.Sockets.Open([]sockets.Want{{Spec: n.spec}}, func(_ []int, _ bool, err error) {
+		if err != nil {
+			s.release()
+			done <- fmt.Errorf("%s:%d: entries.%s.sockets: %s: %w", n.of.File, n.of.Line, n.of.Name, n.name, err)
+			return
+		}
+		s.reserve(list[1:], done)
+	})
 }
 
 // release closes what reserve opened.

@@ -197,6 +197,7 @@ func newSupervisor(o Options, m *fsm.Machine) *Supervisor {
 		untold:    true,
 	}
 	o.Witness.look, o.Witness.rouse = o.Processes.Look, o.Processes.Wake
+	o.Sockets.Notify(o.Processes.Wake)
 	o.Witness.listenFor(o.Forks)
 	s.descent = newDescent(o.Clock.Now, o.Forks, o.Witness.wake)
 	if o.Forks {
@@ -246,6 +247,12 @@ func (s *Supervisor) Run() Outcome {
 		case r := <-s.requests:
 			s.untold = true
 			s.answer(r)
+		default:
+		}
+		select {
+		case <-s.Sockets.Ready():
+			s.untold = true
+			s.takeSockets()
 		default:
 		}
 		select {

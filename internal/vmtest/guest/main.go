@@ -3,7 +3,9 @@
 //
 // As PID 1 it only reaps: what is orphaned ends up there, and has to be gone
 // for those who wait for an empty cgroup. The tests are run by a second process
-// of this program, whose children are then its own.
+// of this program, whose children are then its own. When that has ended, and
+// there are tests to be run under systemd, PID 1 becomes systemd, and a third
+// process of this program, one of its services, runs those.
 //
 // It runs nowhere else: it checks that it is PID 1 of a machine that has
 // nothing mounted yet.
@@ -24,8 +26,8 @@ import (
 const asRunner = "run-tests"
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == asRunner {
-		if err := runJob(); err != nil {
+	if len(os.Args) == 2 && (os.Args[1] == asRunner || os.Args[1] == job.UnderSystemd) {
+		if err := runJob(os.Args[1] == job.UnderSystemd); err != nil {
 			fmt.Fprintln(os.Stderr, "guest:", err)
 			os.Exit(1)
 		}
@@ -44,12 +46,30 @@ func main() {
 	fmt.Fprintln(os.Stderr, "guest: reboot:", err)
 }
 
-// supervise sets the machine up, starts the runner and reaps whatever ends
-// until the runner has.
+// supervise sets the machine up, runs the tests and, if there are such, lets
+// systemd run the others.
 func supervise() error {
 	if err := setUp(); err != nil {
 		return err
 	}
+	j, err := readJob()
+	if err != nil {
+		return err
+	}
+	if len(j.Tests) > 0 {
+		if err := reapRunner(); err != nil {
+			return err
+		}
+	}
+	if len(j.Systemd) == 0 {
+		return nil
+	}
+	const init = "/usr/lib/systemd/systemd"
+	return fmt.Errorf("become %s: %w", init, unix.Exec(init, []string{init, "--unit=" + job.Target}, []string{"PATH=" + j.Path, "TERM=dumb"}))
+}
+
+// reapRunner starts the runner and reaps whatever ends until the runner has.
+func reapRunner() error {
 	runner := exec.Command("/proc/self/exe", asRunner)
 	runner.Stdout, runner.Stderr = os.Stderr, os.Stderr
 	if err := runner.Start(); err != nil {

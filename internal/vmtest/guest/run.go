@@ -19,9 +19,9 @@ import (
 // The second serial port takes the events; the first one is the kernel's.
 const eventsPort = "/dev/ttyS1"
 
-// runJob runs every test of the job and writes what they print to the host, as
-// test2json translates it.
-func runJob() error {
+// runJob runs every test of the job, those that want systemd or the others, and
+// writes what they print to the host, as test2json translates it.
+func runJob(systemd bool) error {
 	j, err := readJob()
 	if err != nil {
 		return err
@@ -31,10 +31,17 @@ func runJob() error {
 		return err
 	}
 	defer out.Close()
-	for _, t := range j.Tests {
+	tests := j.Tests
+	if systemd {
+		tests = j.Systemd
+	}
+	for _, t := range tests {
 		if err := runTest(j, t, out); err != nil {
 			return err
 		}
+	}
+	if len(j.Systemd) > 0 && !systemd {
+		return nil
 	}
 	return json.NewEncoder(out).Encode(verdict.Event{Action: job.Done})
 }
@@ -44,7 +51,7 @@ func runTest(j job.Job, t job.Test, out io.Writer) error {
 	var stderr bytes.Buffer
 	cmd := exec.Command("/bin/test2json", append([]string{"-t", "-p", t.Package}, t.Args...)...)
 	cmd.Dir = t.Dir
-	cmd.Env = append([]string{"PATH=" + j.Path, "HOME=/root", "USER=root", "TMPDIR=/tmp", "TERM=dumb"}, j.Env...)
+	cmd.Env = append([]string{"PATH=" + j.Path, "HOME=/root", "USER=root", "TMPDIR=/tmp", "TERM=dumb"}, append(j.Env, t.Env...)...)
 	cmd.Stdout, cmd.Stderr = out, &stderr
 	begin := time.Now()
 	err := cmd.Run()

@@ -6,6 +6,13 @@ package job
 // Path is where the guest finds its Job, as JSON.
 const Path = "/job.json"
 
+// Target is the unit that the guest has systemd reach, and UnderSystemd the
+// argument that makes of the guest what runs the tests there.
+const (
+	Target       = "guest.target"
+	UnderSystemd = "run-tests-under-systemd"
+)
+
 // A guest writes the events of go test's JSON stream, and two of its own.
 const (
 	// Ended says that a Package's binary has ended, and in Output how: Pass or
@@ -27,6 +34,7 @@ type Job struct {
 	Env     []string // KEY=VALUE, of every test binary
 	Path    string   // PATH of every test binary
 	Tests   []Test   // run one after the other
+	Systemd []Test   // run after those, when systemd is PID 1
 }
 
 // A Test is one test binary.
@@ -34,4 +42,5 @@ type Test struct {
 	Package string   // as it is to be named in the events
 	Dir     string   // working directory
 	Args    []string // the binary and its arguments
+	Env     []string // besides the Job's
 }
