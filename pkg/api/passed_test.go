@@ -33,10 +33,14 @@ func TestPassedSocketGivesNoRight(t *testing.T) {
 		free.Close()
 		set := sockets.NewSet()
 		t.Cleanup(set.Close)
-		fd, err := set.Open(&sockets.Spec{Network: sockets.TCP, Address: free.Addr().String(), UID: owner, GID: owner}, 0, true)
-		if err != nil {
-			t.Fatal(err)
-		}
+		list := []sockets.Want{{Spec: &sockets.Spec{Network: sockets.TCP, Address: free.Addr().String(), UID: owner, GID: owner}}}
+		var fd int
+		set.Open(list, func(fds []int, _ bool, err error) { // at once: it is no unix socket
+			if err != nil {
+				t.Fatal(err)
+			}
+			fd = fds[0]
+		})
 		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
 		if err != nil {
 			t.Fatal(err)
