@@ -341,7 +341,7 @@ func (p *Pool) Children() []Child {
 }
 
 // add makes a child known and watched. p.mu is held until the caller has
-// queued Started, so that the reaper, which needs it too, cannot be faster.
+// queued Started, so that Wait, which needs it too, cannot be faster.
 func (p *Pool) add(token Token, pid, pidfd int, place Place, files cgroupFiles) (*child, error) {
 	c := &child{token: token, pid: pid, pidfd: pidfd, place: place, files: files}
 	c.tree = p.newTree(c)

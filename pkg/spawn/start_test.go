@@ -377,7 +377,7 @@ func TestSignal(t *testing.T) {
 }
 
 func TestLook(t *testing.T) {
-	// The reaper is made blind, so that only the hint can tell.
+	// Wait is made blind, so that only the hint can tell.
 	p := newTestPool(t, Options{}, nil)
 	p.Start(1, static(t, pause()))
 	p.take(t, 1)
@@ -395,7 +395,7 @@ func TestLook(t *testing.T) {
 		t.Fatal(err)
 	}
 	if ev := p.Events(nil); len(ev) != 0 {
-		t.Fatalf("the reaper saw it: %+v", ev)
+		t.Fatalf("Wait saw it: %+v", ev)
 	}
 	p.Look(1)
 	if ev := p.take(t, 1); len(ev) != 1 || ev[0].Status.Signal != int(unix.SIGKILL) {
