@@ -17,9 +17,11 @@ func earlier(p *Pool) {
 
 // TestKeepsStatus: what is tried says the same as what a reaped child shows.
 func TestKeepsStatus(t *testing.T) {
-	n := newNest(t, "exit 3")
+	path, open := gate(t)
+	n := newNest(t, ": < "+path+"; exit 3")
 	fd := n.open(0)
 	defer unix.Close(fd)
+	open()
 	n.reap(0)
 	if st, ok := keptStatus(fd); ok != keepsStatus() || ok && st.Code != 3 {
 		t.Errorf("of a child that was reaped %+v, %t; keepsStatus %t", st, ok, keepsStatus())
