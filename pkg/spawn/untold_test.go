@@ -18,7 +18,7 @@ func earlier(p *Pool) {
 // TestKeepsStatus: what is tried says the same as what a reaped child shows.
 func TestKeepsStatus(t *testing.T) {
 	path, open := gate(t)
-	n := newNest(t, ": < "+path+"; exit 3")
+	n := newNest(t, "read go < "+path+"; exit 3")
 	fd := n.open(0)
 	defer unix.Close(fd)
 	open()

@@ -11,9 +11,7 @@ import (
 
 // This file is where what was decided is written down before it is done: a start
 // before it is asked for, an exit before the start that follows, a command before
-// its reply. A daemon that dies by SIGKILL leaves the state of its last turn. Only
-// what was counted is written later, before anybody is told the numbers: nothing is
-// decided by it, and who waits for a start need not wait for that.
+// its reply. A daemon that dies by SIGKILL leaves the state of its last turn.
 
 // Journal is what the supervisor needs of pkg/state to write its state down.
 type Journal interface {
@@ -28,7 +26,6 @@ type Journal interface {
 // scribe is what the owner keeps for the journal.
 type scribe struct {
 	touched fsm.Touched
-	counted []fsm.EntrySnapshot
 	batch   state.Batch
 	marks   state.Marks
 	started []*child    // whose identity is not written yet
@@ -103,7 +100,16 @@ func (s *Supervisor) writeTouched(b *state.Batch) {
 	for _, name := range w.touched.Removed {
 		b.EntryGone(name)
 	}
-	s.writeEntries(b, w.touched.Entries)
+	if now := s.Clock.Now(); len(w.touched.Entries) > 0 && (w.descendants == nil || now-w.addedUpAt >= descendantsEvery) {
+		w.descendants, w.addedUpAt = s.descent.totals(), now
+	}
+	for i := range w.touched.Entries {
+		e := saveEntry(&w.touched.Entries[i])
+		if d, ok := w.descendants[e.Name]; ok {
+			d.save(&e.Totals)
+		}
+		b.Entry(&e)
+	}
 	for i := range w.touched.Slots {
 		t := &w.touched.Slots[i]
 		if t.Gone {
@@ -122,33 +128,6 @@ func (s *Supervisor) writeTouched(b *state.Batch) {
 		w.started[i] = nil
 	}
 	w.started = w.started[:0]
-}
-
-func (s *Supervisor) writeEntries(b *state.Batch, entries []fsm.EntrySnapshot) {
-	w := &s.scribe
-	if now := s.Clock.Now(); len(entries) > 0 && (w.descendants == nil || now-w.addedUpAt >= descendantsEvery) {
-		w.descendants, w.addedUpAt = s.descent.totals(), now
-	}
-	for i := range entries {
-		e := saveEntry(&entries[i])
-		if d, ok := w.descendants[e.Name]; ok {
-			d.save(&e.Totals)
-		}
-		b.Entry(&e)
-	}
-}
-
-// writeCounted appends what entries have counted since the last time.
-func (s *Supervisor) writeCounted() {
-	w := &s.scribe
-	w.counted = s.machine.TakeCounted(w.counted[:0])
-	if s.Journal == nil || s.Journal.Stale() || len(w.counted) == 0 {
-		return // or it is in the next compaction
-	}
-	w.batch.Reset()
-	s.writeEntries(&w.batch, w.counted)
-	clear(w.counted)
-	s.written(s.Journal.Append(&w.batch))
 }
 
 func (s *Supervisor) writeOwn(b *state.Batch) error {

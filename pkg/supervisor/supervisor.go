@@ -423,7 +423,6 @@ func (s *Supervisor) publish() {
 	s.tellHappenings()
 	s.counts.ignored.Store(s.machine.Ignored())
 	s.ensureMarks()
-	s.writeCounted()
 	c := s.machine.TakeChanges()
 	if len(c.Entries) == 0 && len(c.Removed) == 0 && !s.significant {
 		return

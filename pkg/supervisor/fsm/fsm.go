@@ -62,7 +62,6 @@ type entry struct {
 	dirtySlots   []*slot
 	noted        bool
 	notedRetired bool // all of retired changed
-	uncounted    bool // since the last TakeCounted
 }
 
 type slot struct {

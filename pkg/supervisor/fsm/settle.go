@@ -209,8 +209,7 @@ func (m *Machine) touch(s *slot) {
 		e.dirtySlots = append(e.dirtySlots, s)
 	}
 	m.noted.slot(s)
-	m.noted.count(e)
-	m.soil(e)
+	m.touchEntry(e)
 }
 
 // over reports whether the slot's process ended for good by itself, what it
@@ -219,14 +218,8 @@ func (s *slot) over() bool {
 	return s.state == Finished || s.state == Stopping && s.outcome == Finished && !s.restart
 }
 
-// touchEntry notes that an entry changed, and not only what is counted of it.
 func (m *Machine) touchEntry(e *entry) {
 	m.noted.entry(e)
-	m.soil(e)
-}
-
-// soil has the next Changes tell of an entry.
-func (m *Machine) soil(e *entry) {
 	if !e.dirty {
 		e.dirty = true
 		m.dirty = append(m.dirty, e)

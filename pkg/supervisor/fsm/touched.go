@@ -4,8 +4,7 @@ import "maps"
 
 // Touched is what the machine's state differs by from what it was when Take
 // was last called: what a journal has to say to be as good as a Snapshot. It is
-// apart from Changes, which are for people and may wait. What an entry has counted is in it
-// only beside something else that changed: see TakeCounted.
+// apart from Changes, which are for people and may wait.
 type Touched struct {
 	// Whole says that more than slots and entries changed: Stopping or Killing.
 	Whole bool
@@ -47,7 +46,8 @@ func (m *Machine) TakeTouched(t *Touched) {
 		if m.entries[e.Name] != e {
 			continue
 		}
-		es := e.counted()
+		es := e.snapshot()
+		es.Counters = e.counters
 		if e.notedRetired {
 			es.Retired = maps.Clone(e.retired)
 		}
@@ -68,43 +68,12 @@ func (m *Machine) TakeTouched(t *Touched) {
 	m.noted.reset()
 }
 
-// TakeCounted appends to list the entries that have counted something since it was
-// last called and since TakeTouched told of them, as they are in [Touched.Entries]. Nothing
-// is decided by what was counted, so it may be taken later, and less often.
-func (m *Machine) TakeCounted(list []EntrySnapshot) []EntrySnapshot {
-	for i, e := range m.noted.counted {
-		if e.uncounted && m.entries[e.Name] == e {
-			list = append(list, e.counted())
-		}
-		m.noted.counted[i] = nil
-	}
-	m.noted.counted = m.noted.counted[:0]
-	return list
-}
-
-// counted is a snapshot with counters, which it shares.
-func (e *entry) counted() EntrySnapshot {
-	e.uncounted = false
-	es := e.snapshot()
-	es.Counters = e.counters
-	return es
-}
-
 // noted is what was touched since it was last taken.
 type noted struct {
 	whole   bool
 	removed []string
 	entries []*entry
 	slots   []*slot
-	counted []*entry // TakeCounted's
-}
-
-// count notes that an entry may have counted something.
-func (n *noted) count(e *entry) {
-	if !e.uncounted {
-		e.uncounted = true
-		n.counted = append(n.counted, e)
-	}
 }
 
 func (n *noted) entry(e *entry) {

@@ -24,7 +24,7 @@ func (r *replica) take(m *Machine) {
 	for _, name := range r.touched.Removed {
 		delete(r.entries, name)
 	}
-	for _, es := range m.TakeCounted(slices.Clone(r.touched.Entries)) {
+	for _, es := range r.touched.Entries {
 		old := r.entries[es.Name]
 		if es.Retired == nil {
 			es.Retired = old.Retired
