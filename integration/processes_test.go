@@ -174,8 +174,9 @@ func descriptors(t *testing.T, pid int) map[string]int {
 }
 
 // keptCgroup matches what sentryd keeps open of a slot's cgroup from one process to
-// the next.
-var keptCgroup = regexp.MustCompile(`/sentryd\.[^/]+\.[0-9a-f]{8}/[^/]+:\d+(~\d+)?(/cgroup\.events)?$`)
+// the next, and the directory that those are in, which each spawner opens for its
+// first start.
+var keptCgroup = regexp.MustCompile(`/sentryd\.[^/]+\.[0-9a-f]{8}(/[^/]+:\d+(~\d+)?(/cgroup\.events)?)?$`)
 
 // connections returns the sockets that are neither listening nor of netlink, as
 // the links of their descriptors name them.
