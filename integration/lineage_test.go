@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -71,6 +72,15 @@ func TestDescendants(t *testing.T) {
 				t.Fatalf("the tree is %v", shown)
 			}
 			d.reexec()
+			if name != "cgroup" {
+				// Until then the cgroup tells, and nobody counts ends.
+				eventually(t, "the connector is heard again", func() error {
+					if tree := d.get("/v1/entries/pre/tree"); !strings.Contains(tree, `"source":"events"`) {
+						return errors.New(tree)
+					}
+					return nil
+				})
+			}
 			d.descendants("pre", 3)
 			d.kill(children[0], unix.SIGKILL)
 			d.descendants("pre", 2)

@@ -48,16 +48,17 @@ type daemonOptions struct {
 // daemon is the wiring of one program image.
 type daemon struct {
 	daemonOptions
-	signals *signals
-	binary  string
-	tried   fingerprint // of the binary, when a preflight tried it
-	lock    *os.File
-	output  *logs.Output
-	pooled  chan struct{} // closed when there are pool and poolErr
-	warm    chan struct{} // closed when the spare threads exist
-	pool    *spawn.Pool
-	poolErr error
-	cgroups *spawn.Cgroups // nil where there can be none
+	signals  *signals
+	binary   string
+	tried    fingerprint // of the binary, when a preflight tried it
+	lock     *os.File
+	output   *logs.Output
+	pooled   chan struct{} // closed when there are pool and poolErr
+	warm     chan struct{} // closed when the spare threads exist
+	pool     *spawn.Pool
+	outdated bool // the configuration's files changed during the re-exec
+	poolErr  error
+	cgroups  *spawn.Cgroups // nil where there can be none
 	containment
 	witness *supervisor.Witness
 	serving *serving
@@ -309,6 +310,9 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 
 // takeOver goes on where the former image stopped.
 func (d *daemon) takeOver(saved *state.Daemon) {
+	// Before anybody is told that the reload is done: what is written after that is
+	// for the next one.
+	d.outdated = d.sup.ConfigChanged()
 	d.sup.TakeOver(d.volatile)
 	d.sayReexeced(time.Unix(0, saved.StartedWall), d.sup.PreviousReexec())
 }
@@ -394,7 +398,7 @@ func (d *daemon) answer() {
 // reload acts on SIGHUP, one after the other. Why one was refused is in the log.
 // One that came during a re-exec shows as files that have changed since.
 func (d *daemon) reload() {
-	if d.sup.State().Daemon.Reexecs > 0 && d.sup.ConfigChanged() {
+	if d.outdated {
 		d.signals.reload()
 	}
 	for range d.signals.hup {
