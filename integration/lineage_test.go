@@ -75,7 +75,7 @@ func TestDescendants(t *testing.T) {
 			if name != "cgroup" {
 				// Until then the cgroup tells, and nobody counts ends.
 				eventually(t, "the connector is heard again", func() error {
-					if tree := d.get("/v1/entries/pre/tree"); !strings.Contains(tree, `"source":"events"`) {
+					if tree := d.get("/v1/entries/pre/tree"); !strings.Contains(tree, `"source":"proc_connector"`) {
 						return errors.New(tree)
 					}
 					return nil
