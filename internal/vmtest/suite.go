@@ -40,7 +40,7 @@ func suites() []suite {
 		{pkg: "pkg/lineage", skip: []omission{
 			{tests: "TestSimulated", why: "a simulated kernel is the same under every kernel"},
 		}},
-		{pkg: "pkg/state", skip: []omission{
+		{pkg: "pkg/state", part: "Lock|Exec|Reexecs|Seal|Inherit|Hang|Preflight|RuntimeDir|JournalWithoutRoom|JournalOutlives", skip: []omission{
 			{tests: "TestHistories|TestJournalWithEveryBitFlipped", why: "bytes are the same under every kernel"},
 		}},
 		{pkg: "pkg/logs", skip: []omission{
@@ -51,7 +51,7 @@ func suites() []suite {
 		{pkg: "pkg/peer"},
 		{pkg: "pkg/procinfo"},
 		// What rests on the kernel most: limits, containment, adoption.
-		{pkg: "integration", part: "Limit|Delegated|OutOfMemory|Cgroups|FrozenSlot|Leftovers|StopLeaves|TwoDaemons|IdentityAnd|EveryKindOfSocket|KilledAtRandom|Crashes|SurvivorsEnd", skip: []omission{
+		{pkg: "integration", part: "Limit|Delegated|OutOfMemory|Cgroups|FrozenSlot|Leftovers|StopLeaves|TwoDaemons|IdentityAnd|KilledAtRandom|SurvivorsEnd", skip: []omission{
 			{tests: "TestCommands|TestCompletion|TestStatusExitCodes|TestStatusTable|TestStatusOfManySlots|TestStatusWatch|TestStateIsAsDocumented|TestColours|TestLogFormats|TestSeedTranscript",
 				why: "what is printed is the same under every kernel"},
 			{tests: "TestDocumentation|TestFences|TestMatches|TestQuickstart|TestExamplesAreValid|TestBadStarts|TestEveryMistakeIsReported",
