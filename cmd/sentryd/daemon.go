@@ -49,6 +49,7 @@ type daemonOptions struct {
 type daemon struct {
 	daemonOptions
 	signals  *signals
+	outdated bool // the configuration's files changed during the re-exec
 	binary   string
 	tried    fingerprint // of the binary, when a preflight tried it
 	lock     *os.File
@@ -56,7 +57,6 @@ type daemon struct {
 	pooled   chan struct{} // closed when there are pool and poolErr
 	warm     chan struct{} // closed when the spare threads exist
 	pool     *spawn.Pool
-	outdated bool // the configuration's files changed during the re-exec
 	poolErr  error
 	cgroups  *spawn.Cgroups // nil where there can be none
 	containment

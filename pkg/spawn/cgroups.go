@@ -129,13 +129,17 @@ func (g *Cgroups) leave() {
 	if unix.Access(filepath.Join(g.dir, leaf), unix.F_OK) != nil || len(subCgroups(above)) > 1 {
 		return
 	}
-	for _, d := range []string{g.dir, above} {
-		for _, c := range readWords(filepath.Join(d, "cgroup.subtree_control")) {
-			_ = writeFile(filepath.Join(d, "cgroup.subtree_control"), "-"+c)
-		}
-	}
+	disableControllers(g.dir)
+	disableControllers(above)
 	_ = writeFile(filepath.Join(above, "cgroup.procs"), "0")
 	_ = unix.Rmdir(filepath.Join(g.dir, leaf))
+}
+
+// disableControllers has a cgroup pass none on, as far as those below it do not either.
+func disableControllers(path string) {
+	for _, name := range readWords(filepath.Join(path, "cgroup.subtree_control")) {
+		_ = writeFile(filepath.Join(path, "cgroup.subtree_control"), "-"+name)
+	}
 }
 
 // removeCgroup removes a cgroup and those that children made below it, as far as

@@ -44,7 +44,5 @@ func lift(path string) {
 	for _, sub := range subCgroups(path) {
 		lift(sub)
 	}
-	for _, name := range readWords(filepath.Join(path, "cgroup.subtree_control")) {
-		_ = writeFile(filepath.Join(path, "cgroup.subtree_control"), "-"+name) // the caller looks at the last one
-	}
+	disableControllers(path) // the caller looks whether the last one could
 }

@@ -143,9 +143,9 @@ func checkFiles(files []File) error {
 		}
 		names[f.Name], fds[f.FD] = true, true
 	}
-	for i, err := range verifyKinds(files) {
-		if err != nil {
-			return fmt.Errorf("hand over %q: %w", files[i].Name, err)
+	for _, f := range files {
+		if err := verifyKind(f); err != nil {
+			return fmt.Errorf("hand over %q: %w", f.Name, err)
 		}
 	}
 	return nil

@@ -88,8 +88,8 @@ func Inherit() (*Inherited, error) {
 
 	inh := &Inherited{Saved: saved, files: make(map[string]int, len(saved.Files))}
 	var errs []error
-	for i, err := range verifyKinds(saved.Files) {
-		f := saved.Files[i]
+	for _, f := range saved.Files {
+		err := verifyKind(f)
 		if err == nil && !marked {
 			err = setCloexec(f.FD, true)
 		}
@@ -119,26 +119,6 @@ func closeNameless() error {
 		}
 	}
 	return nil
-}
-
-// verifyKinds checks each descriptor, see verifyKind, and returns the errors in the same
-// order. There are two and more for each child, and nobody is answered meanwhile: so
-// half of them are looked at beside the others.
-func verifyKinds(files []File) []error {
-	errs := make([]error, len(files))
-	half := len(files) / 2
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for i := range half {
-			errs[i] = verifyKind(files[i])
-		}
-	}()
-	for i := half; i < len(files); i++ {
-		errs[i] = verifyKind(files[i])
-	}
-	<-done
-	return errs
 }
 
 // verifyKind checks that a descriptor is open and of the kind its name says.
