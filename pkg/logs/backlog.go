@@ -108,7 +108,7 @@ func (b *backlog) create(dir *directory) error {
 	if err := keepsPages(b.fd); err != nil {
 		return fmt.Errorf("%s: %w", dir.name(backlogTemp), err)
 	}
-	if err := unix.Fallocate(b.fd, 0, 0, blocksAt); err != nil {
+	if err := allocate(b.fd, 0, blocksAt); err != nil {
 		return &fs.PathError{Op: "fallocate", Path: dir.name(backlogTemp), Err: err}
 	}
 	b.mem, err = unix.Mmap(b.fd, 0, mappedSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
@@ -116,6 +116,16 @@ func (b *backlog) create(dir *directory) error {
 		return &fs.PathError{Op: "mmap", Path: dir.name(backlogTemp), Err: err}
 	}
 	return nil
+}
+
+// allocate gives a file memory. On a tmpfs of Linux 6.1 any signal ends that early, also
+// those by which Go preempts its goroutines, and what there was of it is taken back.
+func allocate(fd int, at, size int64) error {
+	for {
+		if err := unix.Fallocate(fd, 0, at, size); err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 // keepsPages refuses file systems on which a page that was allocated may still have

@@ -3,8 +3,6 @@ package logs
 import (
 	"encoding/binary"
 	"fmt"
-
-	"golang.org/x/sys/unix"
 )
 
 // This file keeps the beginnings of lines in the backlog, in blocks, since there may
@@ -71,7 +69,7 @@ func (b *backlog) take() (uint32, error) {
 			return 0, fmt.Errorf("the beginnings of lines take more than %d MiB", maxBlocks*blockSize>>20)
 		}
 		at := blocksAt + int64(b.blocks)*blockSize
-		if err := unix.Fallocate(b.fd, 0, at, growBlocks*blockSize); err != nil {
+		if err := allocate(b.fd, at, growBlocks*blockSize); err != nil {
 			return 0, fmt.Errorf("fallocate: %w", err)
 		}
 		for n := range uint32(growBlocks) {
