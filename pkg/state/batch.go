@@ -72,6 +72,12 @@ func (b *Batch) Entry(e *Entry) {
 	b.record(recEntry, func(buf []byte) []byte { return appendEntry(buf, e) })
 }
 
+// Totals records the counters of an entry that is recorded. What is of descendants
+// stays as it was recorded unless there are DescendantExits.
+func (b *Batch) Totals(entry string, t *Totals) {
+	b.record(recTotals, func(buf []byte) []byte { return appendEntryTotals(buf, entry, t) })
+}
+
 // EntryGone records that an entry is no more, nor its slots and their processes.
 func (b *Batch) EntryGone(name string) {
 	b.record(recEntryGone, func(buf []byte) []byte { return append(buf, name...) })

@@ -37,6 +37,7 @@ const (
 	recRetired     = 10 // fields: entry's name, slot, and what outlives it; else as recSlotGone
 	recOutput      = 11 // fields of an Output, without its FIFOs; not in a journal
 	recFIFO        = 12 // fields of a FIFO; not in a journal
+	recTotals      = 13 // fields: 1 the entry's name, 2 Totals; what is of descendants only with DescendantExits
 )
 
 // sources is what recSources holds.
@@ -101,6 +102,23 @@ func (p *Process) read(f fields) bool {
 type slotName struct {
 	entry string
 	slot  int
+}
+
+func appendEntryTotals(b []byte, entry string, t *Totals) []byte {
+	b = appendText(b, 1, entry)
+	return appendNested(b, 2, func(b []byte) []byte { return appendTotals(b, t) })
+}
+
+func readEntryTotals(f fields) (entry string, t Totals, ok bool) {
+	for f.next() {
+		switch f.num {
+		case 1:
+			f.string(&entry)
+		case 2:
+			f.bad = !t.read(f.nested())
+		}
+	}
+	return entry, t, !f.bad && entry != ""
 }
 
 func appendSlotName(b []byte, entry string, slot int) []byte {

@@ -225,6 +225,16 @@ func (p *replay) record(kind byte, payload []byte) bool {
 		}
 		e.Retired = nil
 		p.entries[e.Name] = e
+	case recTotals:
+		name, t, ok := readEntryTotals(fields{rest: payload})
+		e := p.entries[name]
+		if !ok || e == nil {
+			return false
+		}
+		if old := &e.Totals; t.DescendantExits == nil {
+			t.Forks, t.Execs, t.Coredumps, t.DescendantExits = old.Forks, old.Execs, old.Coredumps, old.DescendantExits
+		}
+		e.Totals = t
 	case recEntryGone:
 		p.entryGone(string(payload))
 	case recSlot:

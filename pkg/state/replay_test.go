@@ -117,7 +117,7 @@ func newHistory(t testing.TB, seed uint64, n int) *history {
 				m.entries[name], m.slots[name], m.processes[name] = e, map[int]Slot{}, map[int]Process{}
 				b.Entry(&e)
 			}
-			switch rng.IntN(8) {
+			switch rng.IntN(9) {
 			case 0:
 				delete(m.entries, name)
 				delete(m.slots, name)
@@ -142,8 +142,23 @@ func newHistory(t testing.TB, seed uint64, n int) *history {
 			case 5:
 				e := m.entries[name]
 				e.Totals.Starts += rng.Uint64N(9)
+				e.Totals.Forks += rng.Uint64N(2)
+				e.Totals.DescendantExits = map[string]uint64{"success": e.Totals.Forks}
 				m.entries[name] = e
 				b.Entry(&e)
+			case 7:
+				e := m.entries[name]
+				e.Totals.Exits += rng.Uint64N(9)
+				t := e.Totals
+				if rng.IntN(2) == 0 { // stays as it was
+					t.Forks, t.DescendantExits = 0, nil
+				} else {
+					e.Totals.Forks++
+					e.Totals.DescendantExits = map[string]uint64{"success": e.Totals.Forks}
+					t.Forks, t.DescendantExits = e.Totals.Forks, e.Totals.DescendantExits
+				}
+				m.entries[name] = e
+				b.Totals(name, &t)
 			case 6:
 				p := Process{Entry: name, Slot: slot, Incarnation: rng.Uint64N(9) + 1, PID: rng.IntN(1e6) + 1, Inode: rng.Uint64(), Handle: []byte{1, 2, 3}}
 				m.processes[name][slot] = p

@@ -88,6 +88,7 @@ func (s *Supervisor) carryOut(actions []fsm.Action) (refusal *view.Error) {
 		case fsm.Scaled:
 			state.Failpoint("scaled")
 		case fsm.EntryGone:
+			s.forgetDeparted()
 			s.descent.drop(a.Entry)
 		case fsm.SlotGone:
 			key := logs.Key{Entry: a.Entry, Slot: a.Slot}
@@ -151,6 +152,7 @@ func (s *Supervisor) startSome() bool {
 			continue
 		}
 		if list := s.launchers[c.id.Entry].sockets; len(list) > 0 {
+			s.forgetDeparted() // they do not have them any more
 			s.openSockets(c, spec, list)
 			continue
 		}
@@ -278,7 +280,7 @@ func (s *Supervisor) translate(c *child, e *spawn.Event, why string) fsm.Event {
 		s.handled = append(s.handled, handled{c.pid, c.token, s.Clock.Now()})
 		c.ended = true
 		if e.TreeEmpty {
-			s.forget(c.token)
+			s.departed = append(s.departed, c.token)
 		}
 		st := status(e.Status)
 		st.OOM = e.OOMKills > 0 && e.Status.Signal == int(syscall.SIGKILL)
@@ -373,6 +375,15 @@ func (s *Supervisor) forget(t spawn.Token) {
 		s.descent.remove(c.id)
 	}
 	s.untie(t)
+}
+
+// forgetDeparted forgets those of which nothing is left. That is done when the start
+// that follows an exit was asked for: nothing waits for it.
+func (s *Supervisor) forgetDeparted() {
+	for _, t := range s.departed {
+		s.forget(t)
+	}
+	s.departed = s.departed[:0]
 }
 
 // untie forgets a token; the incarnation may go on under another one.

@@ -37,6 +37,7 @@ type scribe struct {
 	// entry's record is worth.
 	descendants map[string]descendants
 	addedUpAt   fsm.Instant
+	told        map[string]bool // the entries whose record says so since
 }
 
 const (
@@ -100,15 +101,21 @@ func (s *Supervisor) writeTouched(b *state.Batch) {
 	for _, name := range w.touched.Removed {
 		b.EntryGone(name)
 	}
-	if now := s.Clock.Now(); len(w.touched.Entries) > 0 && (w.descendants == nil || now-w.addedUpAt >= descendantsEvery) {
-		w.descendants, w.addedUpAt = s.descent.totals(), now
+	if len(w.touched.Entries)+len(w.touched.Tallies) > 0 {
+		s.addUp()
 	}
 	for i := range w.touched.Entries {
 		e := saveEntry(&w.touched.Entries[i])
-		if d, ok := w.descendants[e.Name]; ok {
-			d.save(&e.Totals)
-		}
+		s.addDescendants(e.Name, &e.Totals)
 		b.Entry(&e)
+	}
+	for i := range w.touched.Tallies {
+		name := w.touched.Tallies[i].Entry
+		t := saveTotals(&w.touched.Tallies[i].Counters)
+		if !w.told[name] {
+			s.addDescendants(name, &t)
+		}
+		b.Totals(name, &t)
 	}
 	for i := range w.touched.Slots {
 		t := &w.touched.Slots[i]
@@ -128,6 +135,24 @@ func (s *Supervisor) writeTouched(b *state.Batch) {
 		w.started[i] = nil
 	}
 	w.started = w.started[:0]
+}
+
+// addUp adds up what descended from entries, unless that was done lately.
+func (s *Supervisor) addUp() {
+	w := &s.scribe
+	now := s.Clock.Now()
+	if w.descendants == nil || now-w.addedUpAt >= descendantsEvery {
+		w.descendants, w.addedUpAt, w.told = s.descent.totals(), now, make(map[string]bool)
+	}
+}
+
+// addDescendants adds those of an entry to its totals.
+func (s *Supervisor) addDescendants(entry string, t *state.Totals) {
+	w := &s.scribe
+	if d, ok := w.descendants[entry]; ok {
+		d.save(t)
+	}
+	w.told[entry] = true
 }
 
 func (s *Supervisor) writeOwn(b *state.Batch) error {
@@ -157,6 +182,7 @@ func savedProcess(c *child) state.Process {
 // compact begins a new journal with the whole state.
 func (s *Supervisor) compact() {
 	w := &s.scribe
+	s.forgetDeparted()
 	clear(w.started)
 	w.descendants = nil // the next record must not say less
 	w.started, w.own = w.started[:0], false

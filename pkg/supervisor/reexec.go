@@ -68,6 +68,7 @@ func (s *Supervisor) handOver(next *config.Config, serving []Socket) error {
 	s.Processes.Pause()
 	s.takeProcesses()
 	s.settleHolds()
+	s.forgetDeparted()
 	s.tellWitness()
 	s.settleJournal(true)
 	err := s.exec(next, serving)

@@ -112,12 +112,13 @@ type Supervisor struct {
 	spare     []fsm.Action // room for the next ones
 	local     []fsm.Event  // events that carrying out an action gave rise to
 	batch     []spawn.Event
-	handled   []handled   // exits that the witness was not told of yet
-	untold    bool        // something happened since the picture was published
-	toldAt    fsm.Instant // when it was
-	startedAt fsm.Instant // when a start was first asked for after that
-	unstarted []*child    // starts that pkg/spawn was not asked for yet, in order
-	sends     []fsm.Send  // signals to main processes, to be sent together
+	handled   []handled     // exits that the witness was not told of yet
+	untold    bool          // something happened since the picture was published
+	toldAt    fsm.Instant   // when it was
+	startedAt fsm.Instant   // when a start was first asked for after that
+	unstarted []*child      // starts that pkg/spawn was not asked for yet, in order
+	sends     []fsm.Send    // signals to main processes, to be sent together
+	departed  []spawn.Token // children that are to be forgotten
 
 	happenings []fsm.Action // done, and not yet told
 
@@ -241,6 +242,7 @@ func (s *Supervisor) Run() Outcome {
 		if started {
 			runtime.Gosched() // a spawner goes first
 		}
+		s.forgetDeparted()
 		s.Processes.Wait(s.patience(s.tell(started)))
 		s.takeProcesses()
 		select {
@@ -273,6 +275,7 @@ func (s *Supervisor) Run() Outcome {
 		s.Processes.Pause()
 		s.takeProcesses()
 		s.settleHolds()
+		s.forgetDeparted()
 		s.closeJournal()
 	}
 	if *s.outcome == Finished {

@@ -62,6 +62,7 @@ type entry struct {
 	dirtySlots   []*slot
 	noted        bool
 	notedRetired bool // all of retired changed
+	tallied      bool // noted, for its counters
 }
 
 type slot struct {

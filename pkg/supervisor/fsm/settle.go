@@ -209,7 +209,8 @@ func (m *Machine) touch(s *slot) {
 		e.dirtySlots = append(e.dirtySlots, s)
 	}
 	m.noted.slot(s)
-	m.touchEntry(e)
+	m.noted.tally(e)
+	m.show(e)
 }
 
 // over reports whether the slot's process ended for good by itself, what it
@@ -220,6 +221,11 @@ func (s *slot) over() bool {
 
 func (m *Machine) touchEntry(e *entry) {
 	m.noted.entry(e)
+	m.show(e)
+}
+
+// show has an entry among the next changes.
+func (m *Machine) show(e *entry) {
 	if !e.dirty {
 		e.dirty = true
 		m.dirty = append(m.dirty, e)

@@ -14,9 +14,18 @@ type Touched struct {
 	// Entries are without their slots, and without what outlives slots unless all
 	// of that changed.
 	Entries []EntrySnapshot
+	// Tallies are of entries of which nothing but their counters changed: what an
+	// exit or a start leaves.
+	Tallies []Tally
 	// Slots are in the order in which they were first touched: one that has gone
 	// stands before one that took its place.
 	Slots []TouchedSlot
+}
+
+// Tally is an entry's counters.
+type Tally struct {
+	Entry string
+	Counters
 }
 
 // TouchedSlot is a slot that was touched.
@@ -29,7 +38,7 @@ type TouchedSlot struct {
 
 // Empty reports that nothing was touched.
 func (t *Touched) Empty() bool {
-	return !t.Whole && len(t.Removed)+len(t.Entries)+len(t.Slots) == 0
+	return !t.Whole && len(t.Removed)+len(t.Entries)+len(t.Tallies)+len(t.Slots) == 0
 }
 
 // TakeTouched puts what was touched since the last call into t, in place of what
@@ -38,11 +47,12 @@ func (t *Touched) Empty() bool {
 // next Step.
 func (m *Machine) TakeTouched(t *Touched) {
 	clear(t.Entries)
+	clear(t.Tallies)
 	clear(t.Slots)
-	t.Whole, t.Entries, t.Slots = m.noted.whole, t.Entries[:0], t.Slots[:0]
+	t.Whole, t.Entries, t.Tallies, t.Slots = m.noted.whole, t.Entries[:0], t.Tallies[:0], t.Slots[:0]
 	t.Removed = append(t.Removed[:0], m.noted.removed...)
 	for _, e := range m.noted.entries {
-		e.noted = false
+		e.noted, e.tallied = false, false // the counters are in the snapshot
 		if m.entries[e.Name] != e {
 			continue
 		}
@@ -53,6 +63,12 @@ func (m *Machine) TakeTouched(t *Touched) {
 		}
 		e.notedRetired = false
 		t.Entries = append(t.Entries, es)
+	}
+	for _, e := range m.noted.tallies {
+		if e.tallied && m.entries[e.Name] == e {
+			t.Tallies = append(t.Tallies, Tally{Entry: e.Name, Counters: e.counters})
+		}
+		e.tallied = false
 	}
 	for _, s := range m.noted.slots {
 		s.noted = false
@@ -73,7 +89,15 @@ type noted struct {
 	whole   bool
 	removed []string
 	entries []*entry
+	tallies []*entry
 	slots   []*slot
+}
+
+func (n *noted) tally(e *entry) {
+	if !e.tallied {
+		e.tallied = true
+		n.tallies = append(n.tallies, e)
+	}
 }
 
 func (n *noted) entry(e *entry) {
@@ -95,6 +119,8 @@ func (n *noted) reset() {
 	n.removed = n.removed[:0]
 	clear(n.entries)
 	n.entries = n.entries[:0]
+	clear(n.tallies)
+	n.tallies = n.tallies[:0]
 	clear(n.slots)
 	n.slots = n.slots[:0]
 }

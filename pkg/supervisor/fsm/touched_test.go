@@ -36,6 +36,11 @@ func (r *replica) take(m *Machine) {
 		es.Counters = es.Counters.clone()
 		r.entries[es.Name] = es
 	}
+	for _, tally := range r.touched.Tallies {
+		es := r.entries[tally.Entry]
+		es.Counters = tally.Counters.clone()
+		r.entries[tally.Entry] = es
+	}
 	for _, ts := range r.touched.Slots {
 		es := r.entries[ts.Entry]
 		at, found := slices.BinarySearchFunc(es.Slots, ts.Slot, func(s SlotSnapshot, n int) int { return s.Slot - n })
@@ -95,5 +100,19 @@ func TestTouchedIsOnlyWhatChanged(t *testing.T) {
 	m.TakeTouched(&touched)
 	if len(touched.Entries) != 1 || touched.Entries[0].Name != "b" || len(touched.Slots) != 1 || touched.Slots[0].Entry != "b" {
 		t.Errorf("after a scale of b: %+v", touched)
+	}
+}
+
+func TestAnEndIsNoMoreThanItsSlotAndATally(t *testing.T) {
+	m := New()
+	m.Step(0, Configure{Entries: []Entry{{Name: "a", Count: 1, Autostart: true}}})
+	id := ID{Entry: "a", Incarnation: 1}
+	m.Step(1, Spawned{ID: id, PID: 10, At: 1})
+	var touched Touched
+	m.TakeTouched(&touched)
+	m.Step(2, Exited{ID: id, At: 2, TreeEmpty: true})
+	m.TakeTouched(&touched)
+	if len(touched.Entries) != 0 || len(touched.Slots) != 1 || len(touched.Tallies) != 1 || touched.Tallies[0].Exits != 1 {
+		t.Errorf("after an exit: %+v", touched)
 	}
 }
