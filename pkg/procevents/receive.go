@@ -118,9 +118,10 @@ func (b *batch) recvmmsg(fd uintptr) {
 }
 
 // Wait returns when Receive would: when something is there to be received, or
-// the silence is to be looked into. Who lets events gather waits with this and
-// calls Receive some time later, and is not woken by what comes meanwhile. Its
-// errors are those of Receive. It is Receive's goroutine that may call it.
+// the silence is to be looked into. Who lets events gather waits with this, then
+// calls Poll from time to time until nothing comes any more, and is not woken by
+// what comes meanwhile. Its errors are those of Receive. It is Receive's goroutine
+// that may call it.
 func (l *Listener) Wait() error {
 	b := l.batch
 	if b.next < b.n || l.gap != nil || l.overrun {
@@ -149,7 +150,13 @@ func (l *Listener) Wait() error {
 //
 // While nothing happens on the host Receive wakes up every ten seconds, and
 // causes an event to see that it arrives.
-func (l *Listener) Receive(dst []Event) (int, error) {
+func (l *Listener) Receive(dst []Event) (int, error) { return l.receive(dst, true) }
+
+// Poll is Receive without the wait: it returns 0 and no error where nothing is
+// there. It is Receive's goroutine that may call it.
+func (l *Listener) Poll(dst []Event) (int, error) { return l.receive(dst, false) }
+
+func (l *Listener) receive(dst []Event, wait bool) (int, error) {
 	if len(dst) == 0 {
 		return 0, io.ErrShortBuffer
 	}
@@ -168,7 +175,7 @@ func (l *Listener) Receive(dst []Event) (int, error) {
 			return 0, l.overrunError()
 		}
 		b.want = min(len(dst), batchLen)
-		b.wait = !l.overrun
+		b.wait = wait && !l.overrun
 		if err := l.sock.raw.Read(b.recv); err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) && !l.overdue() {
 				err = l.check()
@@ -198,7 +205,10 @@ func (l *Listener) Receive(dst []Event) (int, error) {
 			if previous {
 				return 0, l.overrunError()
 			}
-		case unix.EAGAIN: // seen only with an overrun to report
+		case unix.EAGAIN: // seen only by Poll, or with an overrun to report
+			if !l.overrun {
+				return 0, nil
+			}
 			l.overrun = false
 			return 0, l.overrunError()
 		default:

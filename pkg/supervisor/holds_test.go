@@ -96,7 +96,7 @@ func (d *deathbed) hears(err error, events ...procevents.Event) {
 		e.Timestamp = d.now()
 	}
 	d.conn.next <- received{events, err}
-	d.pass(2 * moderation)
+	d.pass(2 * calmLook)
 }
 
 // handedOn is the state that the next image gets, nil before it does.

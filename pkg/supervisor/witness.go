@@ -16,10 +16,12 @@ import (
 type Connector interface {
 	// Wait waits until there are events, and takes none.
 	Wait() error
-	// Receive waits for events and returns how many it put into dst. An error is
+	// Poll puts those that there are into dst and returns how many. An error is
 	// a *procevents.LostError when some were lost; after any other the connector
 	// is of no more use.
-	Receive(dst []procevents.Event) (int, error)
+	Poll(dst []procevents.Event) (int, error)
+	// Buffer is how much room there is for events that were not taken, in bytes.
+	Buffer() int
 	// File returns a descriptor of the subscription, for the image that goes
 	// on after a re-exec.
 	File() (*os.File, error)
@@ -221,35 +223,52 @@ func (w *Witness) fail(err error) {
 	w.wake()
 }
 
-// moderation is how long the reader lets events gather when some have come, as a
-// network card does with its interrupts: a start and an exit are six events,
-// and waking up for each costs more than all else about them. Nothing that is
-// decided waits for the connector, and the restart that follows on an exit gets
-// the CPU first. Where that many gathered as a storm of forks
-// makes, they may do so for longer: the default buffer holds half a second of
-// the worst, and that of a plain user a few milliseconds.
+// When the reader looks at what has come. An event wakes it only after a time
+// without any, and the restart that follows on an exit gets the CPU first; while
+// events come it looks by the clock, as a network card's driver does: a start and an
+// exit are six events, and to be woken for each costs more than all else about
+// them. Nothing that is decided waits for the connector.
 const (
-	moderation      = time.Millisecond
-	stormModeration = 4 * time.Millisecond
-	storm           = 16 // events in a millisecond
+	firstLook = time.Millisecond
+	calmLook  = 10 * time.Millisecond
+	// A storm of forks has it look more often: the default buffer holds half a
+	// second of the worst, but that of a plain user a few milliseconds.
+	stormLook = 4 * time.Millisecond
+	storm     = 64 // events between two looks
+	roomy     = 1 << 20
 )
 
 func (w *Witness) read(conn Connector) error {
 	events := make([]procevents.Event, 128)
-	gather := time.NewTimer(moderation)
-	defer gather.Stop()
-	<-gather.C
-	gathered := 0 // since the reader last waited
-	wait := moderation
+	calm := calmLook
+	if conn.Buffer() < roomy {
+		calm = firstLook
+	}
+	look := time.NewTimer(firstLook)
+	defer look.Stop()
 	for {
-		if gathered == 0 {
+		<-look.C
+		n, err := w.takeIn(conn, events)
+		switch {
+		case err != nil:
+			return err
+		case n >= storm:
+			look.Reset(min(calm, stormLook))
+		case n > 0:
+			look.Reset(calm)
+		default:
 			if err := conn.Wait(); err != nil {
 				return err
 			}
-			gather.Reset(wait)
-			<-gather.C
+			look.Reset(firstLook)
 		}
-		n, err := conn.Receive(events)
+	}
+}
+
+// takeIn takes in what has come, and returns how much that was.
+func (w *Witness) takeIn(conn Connector, events []procevents.Event) (total int, err error) {
+	for {
+		n, err := conn.Poll(events)
 		exits := false
 		for i := range events[:n] {
 			w.seen[events[i].Kind].Add(1)
@@ -261,22 +280,17 @@ func (w *Witness) read(conn Connector) error {
 		if n > 0 && w.Lineage != nil {
 			w.Lineage.Observe(events[:n])
 		}
+		total += n
 		var loss *procevents.LostError
 		switch {
 		case errors.As(err, &loss):
 			w.overrun(loss.Events)
+			total++
 		case err != nil:
-			return err
+			return total, err
+		case n < len(events):
+			return total, nil
 		}
-		gathered += n
-		if n == len(events) { // there is more
-			continue
-		}
-		wait = moderation
-		if gathered >= storm && err == nil {
-			wait = stormModeration
-		}
-		gathered = 0
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/sentryd/sentryd/pkg/spawn"
 )
 
-// received is what one Receive of a fakeConnector returns.
+// received is what one Poll of a fakeConnector returns.
 type received struct {
 	events []procevents.Event
 	err    error
@@ -24,6 +24,7 @@ type received struct {
 // fakeConnector says what a test has it say, and nothing until then.
 type fakeConnector struct {
 	next   chan received
+	told   []received // by Wait
 	closed chan struct{}
 
 	mu    sync.Mutex
@@ -34,16 +35,33 @@ func newFakeConnector() *fakeConnector {
 	return &fakeConnector{next: make(chan received), closed: make(chan struct{})}
 }
 
-func (f *fakeConnector) Receive(dst []procevents.Event) (int, error) {
+func (f *fakeConnector) Poll(dst []procevents.Event) (int, error) {
+	if len(f.told) == 0 {
+		select {
+		case r := <-f.next:
+			f.told = append(f.told, r)
+		case <-f.closed:
+			return 0, os.ErrClosed
+		default:
+			return 0, nil
+		}
+	}
+	r := f.told[0]
+	f.told = f.told[1:]
+	return copy(dst, r.events), r.err
+}
+
+func (f *fakeConnector) Wait() error {
 	select {
 	case r := <-f.next:
-		return copy(dst, r.events), r.err
+		f.told = append(f.told, r)
+		return nil
 	case <-f.closed:
-		return 0, os.ErrClosed
+		return os.ErrClosed
 	}
 }
 
-func (f *fakeConnector) Wait() error { return nil }
+func (f *fakeConnector) Buffer() int { return roomy }
 
 func (f *fakeConnector) SetKinds(kinds ...procevents.Kind) error {
 	f.mu.Lock()
@@ -151,7 +169,7 @@ func (w *testWitness) opened() []*fakeConnector {
 func (w *testWitness) says(err error, events ...procevents.Event) {
 	conns := w.opened()
 	conns[len(conns)-1].next <- received{events, err}
-	<-time.After(2 * moderation)
+	<-time.After(2 * calmLook)
 	synctest.Wait()
 }
 
