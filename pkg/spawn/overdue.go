@@ -8,18 +8,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// overdue is called by the timer of a busy spawner: it looks whether the
-// present phase of the present job has taken too long.
+// overdue is called by the timer of a spawner: it looks whether the present phase
+// of the present job, if there is one, has taken too long.
 func (s *spawner) overdue() {
 	p := s.p
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	s.timed = false
 	if s.waiting || s.stuck != "" || p.closed {
 		return
 	}
 	mono, _ := p.clock.now()
 	if left := p.timeout - (mono - time.Duration(s.since.Load())); left > 0 {
-		s.timer.Reset(left)
+		s.setTimer(left)
 		return
 	}
 	switch {
@@ -47,7 +48,7 @@ func (s *spawner) overdue() {
 		p.emit(failed(s.job.token, err))
 		s.getStuck(err.Path)
 	default:
-		s.timer.Reset(p.timeout) // between two jobs
+		s.setTimer(p.timeout) // between two jobs
 	}
 	p.idle.Broadcast()
 }
@@ -83,7 +84,7 @@ func (s *spawner) comeBack() bool {
 	}
 	s.stuck = ""
 	p.live++
-	s.timer.Reset(p.timeout)
+	s.setTimer(p.timeout)
 	return true
 }
 

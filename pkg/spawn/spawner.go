@@ -15,7 +15,9 @@ type spawner struct {
 	p     *Pool
 	files *files
 	prog  program
-	timer *time.Timer // calls overdue; stopped while the spawner waits for work
+	// timer calls overdue. It is left to run out when the spawner waits for work: to
+	// set it anew for each job would wake the thread that keeps the time.
+	timer *time.Timer
 
 	// Whoever changes phase by compare-and-swap has the job.
 	phase atomic.Uint32
@@ -26,6 +28,7 @@ type spawner struct {
 	job     job
 	busy    bool   // has a job whose event is not queued yet
 	waiting bool   // for work
+	timed   bool   // the timer runs
 	stuck   string // the path that it hangs on; it does not count as live then
 
 	target target // of the job
@@ -53,7 +56,7 @@ func (p *Pool) addSpawner() error {
 		return err
 	}
 	s := &spawner{p: p, files: f, cgroup: noFiles(), above: above{fd: -1}}
-	s.timer = time.AfterFunc(p.timeout, s.overdue)
+	s.timer, s.timed = time.AfterFunc(p.timeout, s.overdue), true
 	p.spawners[s] = struct{}{}
 	p.live++
 	go s.run()
@@ -101,20 +104,24 @@ func (s *spawner) next() bool {
 	p := s.p
 	for !p.closed && (p.paused || p.queue.empty()) {
 		s.waiting = true
-		s.timer.Stop()
 		p.work.Wait()
 	}
 	if p.closed {
 		return false
 	}
-	if s.waiting {
-		// Not once a job: overdue sees for itself when this one began.
-		s.waiting = false
-		s.timer.Reset(p.timeout)
+	s.waiting = false
+	if !s.timed { // else overdue sees for itself when this job began
+		s.setTimer(p.timeout)
 	}
 	s.job, s.busy = p.queue.pop(), true
 	s.enter(touching)
 	return true
+}
+
+// setTimer has overdue called. p.mu is held.
+func (s *spawner) setTimer(d time.Duration) {
+	s.timed = true
+	s.timer.Reset(d)
 }
 
 func (s *spawner) enter(phase uint32) {
