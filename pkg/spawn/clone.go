@@ -4,7 +4,9 @@ import (
 	"os/signal"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -13,7 +15,7 @@ import (
 // cloneArgs is struct clone_args of clone3(2) as of Linux 5.7.
 type cloneArgs struct {
 	flags, pidfd uint64
-	_            uint64 // child_tid
+	childTID     uint64
 	parentTID    uint64
 	exitSignal   uint64
 	_, _, _      uint64 // stack, stack_size, tls
@@ -47,8 +49,9 @@ type result struct {
 // on the heap, where nothing moves.
 type program struct {
 	args  cloneArgs
-	pidfd int32 // set by the kernel before the child runs
-	pid   int32 // so is this; 0 again once the start is reported
+	pidfd int32  // set by the kernel before the child runs
+	pid   int32  // so is this; 0 again once the start is reported
+	alive uint32 // 0 again when the child has left our memory, see fly
 	res   result
 	noSet uint64 // an empty signal set
 	dfl   sigaction
@@ -202,7 +205,7 @@ func (g *program) run(t *target) (pid, pidfd int, err *StartError) {
 		return 0, -1, &StartError{Op: "clone", Path: t.cgroup, Errno: syscall.Errno(-r)}
 	}
 	pid, pidfd = r, int(g.pidfd)
-	if g.res.errno == 0 && g.res.begun == uintptr(len(g.steps)) {
+	if g.arrived() {
 		return pid, pidfd, nil
 	}
 	// A step failed, or the child was killed on the way to execve.
@@ -215,4 +218,32 @@ func (g *program) run(t *target) (pid, pidfd int, err *StartError) {
 		err.Errno = syscall.Errno(g.res.errno)
 	}
 	return 0, pidfd, t.explain(err)
+}
+
+// arrived reports whether the child, which has left our memory, did so by execve(2).
+func (g *program) arrived() bool {
+	return g.res.errno == 0 && g.res.begun == uintptr(len(g.steps))
+}
+
+// fly makes the child and does not wait for it: see left. It returns the pid, or a
+// negative errno.
+func (g *program) fly() (pid int) {
+	// CLONE_CHILD_CLEARTID has the kernel write 0 when the child leaves our memory
+	// (mm_release), just before it would wake one who waits in vfork(2).
+	g.alive = 1
+	g.args.flags = g.args.flags&^unix.CLONE_VFORK | unix.CLONE_CHILD_CLEARTID
+	g.args.childTID = uint64(uintptr(unsafe.Pointer(&g.alive)))
+	pid = int(cloneSyscall(&g.args, &g.steps[0], uintptr(len(g.steps)), &g.res))
+	runtime.KeepAlive(g)
+	return pid
+}
+
+// left reports whether a child that was made by fly has left our memory.
+func (g *program) left() bool { return atomic.LoadUint32(&g.alive) == 0 }
+
+// awaitLeft waits until it has, or for d.
+func (g *program) awaitLeft(d time.Duration) {
+	ts := unix.NsecToTimespec(int64(d))
+	const wait = 0 // FUTEX_WAIT, and not FUTEX_PRIVATE_FLAG: the kernel wakes without
+	_, _, _ = unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&g.alive)), wait, 1, uintptr(unsafe.Pointer(&ts)), 0, 0)
 }

@@ -11,11 +11,11 @@
 DATA allSignals<>(SB)/8, $0xffffffffffffffff
 GLOBL allSignals<>(SB), RODATA|NOPTR, $8
 
-// func vfork(args *cloneArgs, size uintptr, steps *step, n uintptr, res *result) (pid uintptr)
+// func clone(args *cloneArgs, size uintptr, steps *step, n uintptr, res *result) (pid uintptr)
 //
 // The child shares this stack and must leave it as it is: it only loads from
 // registers, and never returns. A system call changes AX, CX and R11 alone.
-TEXT ·vfork(SB), NOSPLIT, $16-48
+TEXT ·clone(SB), NOSPLIT, $16-48
 	MOVQ	$SYS_rt_sigprocmask, AX
 	MOVQ	$SIG_SETMASK, DI
 	LEAQ	allSignals<>(SB), SI

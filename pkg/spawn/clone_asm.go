@@ -10,12 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// vfork makes a child that shares our memory, lets it run the n system calls
-// of steps, the last of them execve(2), and returns when it has left our memory. The
-// thread sleeps until then. It returns the pid, or a negative errno.
+// clone makes a child that shares our memory and lets it run the n system calls
+// of steps, the last of them execve(2). With CLONE_VFORK the thread sleeps until the
+// child has left our memory, without it they go on side by side: the child uses no
+// stack. It returns the pid, or a negative errno.
 //
 //go:noescape
-func vfork(args *cloneArgs, size uintptr, steps *step, n uintptr, res *result) (pid uintptr)
+func clone(args *cloneArgs, size uintptr, steps *step, n uintptr, res *result) (pid uintptr)
 
 // The scheduler is told of the wait, as of any system call that may block: so
 // another goroutine can run meanwhile, and a child that hangs before execve
@@ -29,15 +30,23 @@ func entersyscall()
 //go:linkname exitsyscall runtime.exitsyscall
 func exitsyscall()
 
-// vforkSyscall is vfork, known to the scheduler.
+// vforkSyscall is clone with CLONE_VFORK, known to the scheduler.
 //
 //go:nosplit
 //go:norace
 func vforkSyscall(args *cloneArgs, steps *step, n uintptr, res *result) (pid uintptr) {
 	entersyscall()
-	pid = vfork(args, unsafe.Sizeof(*args), steps, n, res)
+	pid = clone(args, unsafe.Sizeof(*args), steps, n, res)
 	exitsyscall()
 	return pid
+}
+
+// cloneSyscall is clone without CLONE_VFORK, which does not block.
+//
+//go:nosplit
+//go:norace
+func cloneSyscall(args *cloneArgs, steps *step, n uintptr, res *result) (pid uintptr) {
+	return clone(args, unsafe.Sizeof(*args), steps, n, res)
 }
 
 // haveClone3 reports whether clone3(2) with all that we ask of it, and

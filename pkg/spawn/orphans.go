@@ -183,6 +183,7 @@ func (p *Pool) SignalTree(token Token, sig int) error {
 }
 
 func (p *Pool) wakeWalker() {
+	p.handed = true
 	select {
 	case p.stir <- struct{}{}:
 	default:

@@ -102,6 +102,7 @@ func (s *spawner) comeBack() bool {
 // Pause waits for clones, at most Options.TouchTimeout, for a look at the trees
 // of those that have just ended, and for signals to trees that were asked for.
 func (p *Pool) Pause() (unstarted []Token) {
+	defer p.bury() // what is not reaped by us is reaped by nobody
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.paused = true
@@ -110,6 +111,7 @@ func (p *Pool) Pause() (unstarted []Token) {
 			unstarted = append(unstarted, s.job.token)
 		}
 	}
+	unstarted = append(unstarted, p.ground()...)
 	for !p.queue.empty() {
 		unstarted = append(unstarted, p.queue.pop().token)
 	}

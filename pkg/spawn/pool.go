@@ -90,6 +90,7 @@ type Pool struct {
 	events    []Event
 	waiting   bool     // for events, in Wait
 	brief     bool     // it ends within briefly by itself
+	calm      bool     // there was one thing to look at
 	woken     bool     // by Wake, since the last Wait
 	dirty     []*child // trees to look at
 	orders    []order  // signals to trees
@@ -99,9 +100,13 @@ type Pool struct {
 	reaping   bool  // orphans are
 	own       peak  // our own size
 	remains   []int // descriptors of forgotten children, to be closed by bury
+	dead      []int // pidfds of those that are to be reaped before that
 
 	burial sync.Mutex // held by bury; taken before mu
-	spare  []int      // memory for remains; guarded by burial
+	spare  [2][]int   // memory for remains and dead; guarded by burial
+
+	directs directs // guarded by mu
+	handed  bool    // something was given to another goroutine since the last Wait; guarded by mu
 }
 
 // child is a main process, and after its end what is left of its tree. All
@@ -116,6 +121,8 @@ type child struct {
 	tree  tree
 	// ended: the main process was reaped.
 	ended    bool
+	unreaped bool           // but for the kernel's part in that, see collect
+	direct   *direct        // it is on the way to its program, or nobody looked yet
 	ooms     uint64         // OOM kills in its cgroup before it was started
 	killed   bool           // SIGKILL was sent to its tree by cgroup.kill
 	vacant   time.Duration  // when its cgroup was seen to be fit for another child; 0: it was not
@@ -199,6 +206,11 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 	if hook != nil {
 		hook(p)
 	}
+	if !p.fork {
+		if err = p.makeDirects(); err != nil {
+			return nil, fmt.Errorf("take descriptors: %w", err)
+		}
+	}
 	if o.OwnSIGCHLD {
 		p.muteSIGCHLD()
 	}
@@ -231,6 +243,7 @@ func (p *Pool) addSpawners(n int) error {
 func (p *Pool) Close() {
 	p.mu.Lock()
 	p.closed = true
+	p.ground() // the memory of those on the way is ours
 	p.queue.clear()
 	p.work.Broadcast()
 	p.idle.Broadcast()
@@ -256,6 +269,7 @@ func (p *Pool) Close() {
 
 func (p *Pool) closeFDs() {
 	p.reserve.give()
+	p.closeDirects()
 	for _, fd := range []*int{&p.ep, &p.wakefd} {
 		if *fd >= 0 {
 			unix.Close(*fd)
@@ -264,8 +278,8 @@ func (p *Pool) closeFDs() {
 	}
 }
 
-// Start queues the start of s as token. It never blocks on a file system or a
-// clone; Started or StartFailed follows. On a closed Pool nothing happens.
+// Start starts s as token, or has that done. It never blocks on a file system, or on
+// what a child does; Started or StartFailed follows. On a closed Pool nothing happens.
 func (p *Pool) Start(token Token, s *Spec) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -277,12 +291,20 @@ func (p *Pool) Start(token Token, s *Spec) {
 	if s.Place.Cgroup == "" {
 		p.adoptOrphans()
 	}
+	if !p.startDirect(token, s) {
+		p.enqueue(job{token, s})
+	}
+}
+
+// enqueue gives a job to the spawners. p.mu is held.
+func (p *Pool) enqueue(j job) {
 	if p.live == 0 { // as many hang as may
-		p.emit(failed(token, &StartError{Op: "clone", Errno: syscall.EAGAIN}))
+		p.emit(failed(j.token, &StartError{Op: "clone", Errno: syscall.EAGAIN}))
 		return
 	}
-	p.queue.push(job{token, s})
+	p.queue.push(j)
 	p.work.Signal()
+	p.handed = true
 }
 
 // Events appends all events that happened since the last call to dst, in
@@ -366,28 +388,35 @@ func (p *Pool) forget(c *child) {
 		delete(p.mains, c.pid)
 	}
 	delete(p.watches, c.id)
-	if c.pidfd >= 0 {
+	switch {
+	case c.unreaped:
+		p.dead = append(p.dead, c.pidfd)
+	case c.pidfd >= 0:
 		p.remains = append(p.remains, c.pidfd)
 	}
 	p.keep(c)
 	p.unwatch(c)
 }
 
-// bury closes the descriptors of children that were forgotten. It is not done in
-// forget, because whoever was told of an exit, and decides on a restart, need
+// bury reaps children that were forgotten, and closes their descriptors. It is not done
+// in forget, because whoever was told of an exit, and decides on a restart, need
 // not wait for it. A pidfd leaves the epoll set with its last copy; a child
 // between clone and execve may have one, which tells nobody anything.
 func (p *Pool) bury() {
 	p.burial.Lock()
 	defer p.burial.Unlock()
 	p.mu.Lock()
-	remains := p.remains
-	p.remains = p.spare[:0]
+	remains, dead := p.remains, p.dead
+	p.remains, p.dead = p.spare[0][:0], p.spare[1][:0]
 	p.mu.Unlock()
+	for _, pidfd := range dead {
+		_, _, _ = waitNow(pidfd, 0)
+		closeRaw(pidfd)
+	}
 	for _, fd := range remains {
 		closeRaw(fd)
 	}
-	p.spare = remains
+	p.spare = [2][]int{remains, dead}
 }
 
 // unwatch closes what tells of the rest of the tree of c. p.mu is held.

@@ -24,10 +24,19 @@ import (
 // that to the millisecond.
 func (p *Pool) Wait(d time.Duration) {
 	p.bury()
-	// In the wait the thread keeps its P until the runtime's monitor takes it away:
-	// whoever was made ready, a spawner say, goes first.
-	runtime.Gosched()
 	p.mu.Lock()
+	if p.handed {
+		// In the wait the thread keeps its P until the runtime's monitor takes it away:
+		// whoever was made ready, a spawner say, goes first.
+		p.handed = false
+		p.mu.Unlock()
+		runtime.Gosched()
+		p.mu.Lock()
+	}
+	p.lookAtDirects()
+	if next := p.nextLook(); next > 0 && (d < 0 || next < d) {
+		d = next
+	}
 	if p.woken || p.closed || len(p.events) > 0 {
 		d = 0
 	}
@@ -39,10 +48,15 @@ func (p *Pool) Wait(d time.Duration) {
 	}
 	p.mu.Lock()
 	p.waiting, p.woken = false, false
+	p.lookAtDirects()
+	p.calm = n == 1
 	p.mu.Unlock()
 	for i := range p.found[:n] {
 		p.look(&p.found[i])
 	}
+	p.mu.Lock()
+	p.calm = false
+	p.mu.Unlock()
 }
 
 // briefly is how long a Started may wait for the end of a Wait.
@@ -146,12 +160,23 @@ func (p *Pool) collect(c *child) {
 		p.collectSurvivor(c)
 		return
 	}
-	st, ended, errno := waitNow(c.pidfd, 0)
+	// The kernel takes as long to take a process apart as the rest of this does: bury
+	// has it done when the start that follows is on its way. Where many end at once
+	// that would only be more work, and one with limits would count against the next.
+	flags := 0
+	if p.calm && c.place.Cgroup != "" && len(c.place.Settings) == 0 && c.signals == 0 {
+		flags = unix.WNOWAIT
+	}
+	st, ended, errno := waitNow(c.pidfd, flags)
 	switch {
 	case errno == syscall.ECHILD && dead(c.pidfd):
 		st = p.ended(c.pidfd) // somebody else reaped it
 	case !ended:
 		return // a stale hint
+	}
+	c.unreaped = ended && flags == unix.WNOWAIT
+	if c.direct != nil && !p.fell(c) {
+		return
 	}
 	c.ended = true
 	p.step("reaped")
@@ -170,7 +195,16 @@ func (p *Pool) collect(c *child) {
 		p.exited(c, true, nil)
 		return
 	}
+	p.reap(c)
 	p.lookAt(c)
+}
+
+// reap takes c from the kernel, if that was not done yet. p.mu is held.
+func (p *Pool) reap(c *child) {
+	if c.unreaped {
+		c.unreaped = false
+		_, _, _ = waitNow(c.pidfd, 0) // its status is known
+	}
 }
 
 // lookAt has the walker examine c. p.mu is held.

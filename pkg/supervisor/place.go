@@ -19,12 +19,10 @@ type Cgroups interface {
 // place is where an incarnation is started: in the cgroup of its slot, kept from
 // one to the next, and with what it can be recognised by where there is none.
 func (s *Supervisor) place(id fsm.ID) spawn.Place {
-	p := spawn.Place{Marks: marks(id)}
-	if s.Cgroups != nil {
-		p.Cgroup = s.Cgroups.Path(cgroupName(id.Entry, id.Slot))
-		p.Settings = s.launchers[id.Entry].limits
+	if s.Cgroups == nil {
+		return spawn.Place{Marks: marks(id)}
 	}
-	return p
+	return spawn.Place{Cgroup: s.Cgroups.Path(cgroupName(id.Entry, id.Slot)), Settings: s.launchers[id.Entry].limits}
 }
 
 func cgroupName(entry string, slot int) string { return entry + ":" + strconv.Itoa(slot) }

@@ -239,9 +239,6 @@ func (s *Supervisor) Run() Outcome {
 	for s.outcome == nil {
 		started := s.startSome()
 		s.untold = s.untold || started
-		if started {
-			runtime.Gosched() // a spawner goes first
-		}
 		s.forgetDeparted()
 		s.Processes.Wait(s.patience(s.tell(started)))
 		s.takeProcesses()
@@ -249,6 +246,7 @@ func (s *Supervisor) Run() Outcome {
 		case r := <-s.requests:
 			s.untold = true
 			s.answer(r)
+			runtime.Gosched() // who asked goes first
 		default:
 		}
 		select {
@@ -312,6 +310,7 @@ func (s *Supervisor) tell(started bool) (due fsm.Instant) {
 	s.Output.Flush()
 	s.tellWitness()
 	s.toldAt, s.untold = now, false
+	runtime.Gosched() // who was told goes first, see Processes.Wait
 	return 0
 }
 
