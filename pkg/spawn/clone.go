@@ -80,8 +80,10 @@ func (g *program) setup(t *target, fds *[3]int, cgroup int, orig *origLimit) boo
 	g.res = result{}
 	g.pidfd = -1
 	g.args = cloneArgs{
-		flags:      unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_FILES | unix.CLONE_PIDFD | unix.CLONE_PARENT_SETTID | unix.CLONE_CLEAR_SIGHAND,
+		flags: unix.CLONE_VM | unix.CLONE_FILES | unix.CLONE_PIDFD | unix.CLONE_PARENT_SETTID | unix.CLONE_CHILD_CLEARTID |
+			unix.CLONE_CLEAR_SIGHAND,
 		pidfd:      uint64(uintptr(unsafe.Pointer(&g.pidfd))),
+		childTID:   uint64(uintptr(unsafe.Pointer(&g.alive))),
 		parentTID:  uint64(uintptr(unsafe.Pointer(&g.pid))),
 		exitSignal: uint64(unix.SIGCHLD),
 	}
@@ -196,49 +198,18 @@ func (g *program) strings(t *target) (a addresses, ok bool) {
 	return a, ok
 }
 
-// run makes the child. If it fails pidfd may be that of a child that is as good
-// as dead, and has to be reaped.
-func (g *program) run(t *target) (pid, pidfd int, err *StartError) {
-	r := int(vforkSyscall(&g.args, &g.steps[0], uintptr(len(g.steps)), &g.res))
-	runtime.KeepAlive(g)
-	if r < 0 {
-		return 0, -1, &StartError{Op: "clone", Path: t.cgroup, Errno: syscall.Errno(-r)}
-	}
-	pid, pidfd = r, int(g.pidfd)
-	if g.arrived() {
-		return pid, pidfd, nil
-	}
-	// A step failed, or the child was killed on the way to execve.
-	err = &StartError{Op: "clone", Errno: syscall.EINTR}
-	if g.res.begun > 0 {
-		name := g.names[g.res.begun-1]
-		err.Op, err.Path = name.op, name.path
-	}
-	if g.res.errno != 0 {
-		err.Errno = syscall.Errno(g.res.errno)
-	}
-	return 0, pidfd, t.explain(err)
-}
-
-// arrived reports whether the child, which has left our memory, did so by execve(2).
-func (g *program) arrived() bool {
-	return g.res.errno == 0 && g.res.begun == uintptr(len(g.steps))
-}
-
 // fly makes the child and does not wait for it: see left. It returns the pid, or a
 // negative errno.
 func (g *program) fly() (pid int) {
 	// CLONE_CHILD_CLEARTID has the kernel write 0 when the child leaves our memory
 	// (mm_release), just before it would wake one who waits in vfork(2).
 	g.alive = 1
-	g.args.flags = g.args.flags&^unix.CLONE_VFORK | unix.CLONE_CHILD_CLEARTID
-	g.args.childTID = uint64(uintptr(unsafe.Pointer(&g.alive)))
 	pid = int(cloneSyscall(&g.args, &g.steps[0], uintptr(len(g.steps)), &g.res))
 	runtime.KeepAlive(g)
 	return pid
 }
 
-// left reports whether a child that was made by fly has left our memory.
+// left reports whether the child has left our memory.
 func (g *program) left() bool { return atomic.LoadUint32(&g.alive) == 0 }
 
 // awaitLeft waits until it has, or for d.
@@ -246,4 +217,22 @@ func (g *program) awaitLeft(d time.Duration) {
 	ts := unix.NsecToTimespec(int64(d))
 	const wait = 0 // FUTEX_WAIT, and not FUTEX_PRIVATE_FLAG: the kernel wakes without
 	_, _, _ = unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&g.alive)), wait, 1, uintptr(unsafe.Pointer(&ts)), 0, 0)
+}
+
+// arrived reports whether the child, which has left our memory, did so by execve(2).
+func (g *program) arrived() bool {
+	return g.res.errno == 0 && g.res.begun == uintptr(len(g.steps))
+}
+
+// failure says why it did not: a step failed, or the child was killed on the way.
+func (g *program) failure(t *target) *StartError {
+	err := &StartError{Op: "clone", Errno: syscall.EINTR}
+	if g.res.begun > 0 {
+		name := g.names[g.res.begun-1]
+		err.Op, err.Path = name.op, name.path
+	}
+	if g.res.errno != 0 {
+		err.Errno = syscall.Errno(g.res.errno)
+	}
+	return t.explain(err)
 }

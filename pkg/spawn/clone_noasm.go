@@ -4,11 +4,7 @@ package spawn
 
 func haveClone3() bool { return false }
 
-// Neither is ever called here: see Pool.fork.
-func vforkSyscall(*cloneArgs, *step, uintptr, *result) uintptr {
-	panic("spawn: no clone3 on this architecture")
-}
-
+// cloneSyscall is never called here: see Pool.fork.
 func cloneSyscall(*cloneArgs, *step, uintptr, *result) uintptr {
 	panic("spawn: no clone3 on this architecture")
 }

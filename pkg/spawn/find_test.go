@@ -232,14 +232,15 @@ func helpEnd() error {
 
 // helpUnexeced makes a child that waits for ever before its execve, and says its pid.
 func helpUnexeced() error {
-	f, err := newFiles()
+	devnull, err := openAbove2(unix.AT_FDCWD, "/dev/null", unix.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	fds, serr := f.open(&Spec{Stdout: Stdio{Path: "/proc/self/fd/1", Flags: unix.O_WRONLY}})
-	if serr != nil {
-		return serr
+	out, err := openAbove2(unix.AT_FDCWD, "/proc/self/fd/1", unix.O_WRONLY, 0)
+	if err != nil {
+		return err
 	}
+	fds := [3]int{devnull, out, devnull}
 	orig, err := originalLimit()
 	if err != nil {
 		return err
@@ -269,7 +270,7 @@ func helpUnexeced() error {
 			s.args[0] = uintptr(max(int(s.args[0]), pipe[1]+1))
 		}
 	}
-	go g.run(to)
+	g.fly()
 	if _, err := unix.Read(pipe[0], make([]byte, 1)); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"reflect"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -64,7 +65,33 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
-// newProgram returns one on the heap, where a spawner has its own: the kernel
+// devnulls are good for the first three descriptors of a child.
+func devnulls(t *testing.T) [3]int {
+	t.Helper()
+	fd, err := openAbove2(unix.AT_FDCWD, "/dev/null", unix.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	return [3]int{fd, fd, fd}
+}
+
+// run makes a child and waits until it has come to its program, or not.
+func run(g *program, to *target) (pid, pidfd int, err *StartError) {
+	pid = g.fly()
+	if pid < 0 {
+		return 0, -1, &StartError{Op: "clone", Errno: unix.Errno(-pid)}
+	}
+	for !g.left() {
+		g.awaitLeft(time.Second)
+	}
+	if !g.arrived() {
+		err = g.failure(to)
+	}
+	return pid, int(g.pidfd), err
+}
+
+// newProgram returns one on the heap, where a flight has its own: the kernel
 // writes into it, and a stack may move.
 //
 //go:noinline
@@ -74,16 +101,7 @@ func newProgram() *program { return new(program) }
 // set_tid, which takes CAP_CHECKPOINT_RESTORE. The caller reaps it.
 func startAs(t *testing.T, pid int) (int, int) {
 	t.Helper()
-	f, err := newFiles()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.close()
-	fds, serr := f.open(&Spec{})
-	if serr != nil {
-		t.Fatal(serr)
-	}
-	defer f.release()
+	fds := devnulls(t)
 	orig, err := originalLimit()
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +115,7 @@ func startAs(t *testing.T, pid int) (int, int) {
 		args := (*[11]uint64)(unsafe.Pointer(&g.args))
 		args[8], args[9] = uint64(uintptr(unsafe.Pointer(&tid))), 1
 	}
-	got, pidfd, serr := g.run(to)
+	got, pidfd, serr := run(g, to)
 	if serr != nil {
 		if serr.Errno == unix.EEXIST {
 			return 0, -1 // taken by somebody

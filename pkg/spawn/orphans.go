@@ -105,10 +105,10 @@ func (p *Pool) isMain(pid int) bool {
 	if c := p.mains[pid]; c != nil && !c.ended {
 		return true
 	}
-	for s := range p.spawners {
+	for _, f := range p.flights.flying {
 		// The kernel wrote it before the child ran, and so before it had a
 		// session of its own.
-		if atomic.LoadInt32(&s.prog.pid) == int32(pid) {
+		if atomic.LoadInt32(&f.prog.pid) == int32(pid) {
 			return true
 		}
 	}

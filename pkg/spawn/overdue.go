@@ -1,11 +1,8 @@
 package spawn
 
 import (
-	"sync/atomic"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // overdue is called by the timer of a spawner: it looks whether the present phase
@@ -30,23 +27,9 @@ func (s *spawner) overdue() {
 		s.getStuck(path)
 	case s.phase.Load() == abandoned: // by Pause
 		s.getStuck(*s.what.Load())
-	case p.fork && s.phase.Load() == cloning:
+	case s.phase.Load() == cloning:
 		// There is no way to reach the child. Its event comes when it comes.
 		s.getStuck(s.target.path)
-	case s.phase.CompareAndSwap(cloning, condemned):
-		err := timedOut("exec", s.target.path)
-		if s.target.cgroup != "" { // now: who is killed is not frozen any more
-			if st, e := readCgroup(unix.AT_FDCWD, s.target.cgroup+"/cgroup.events"); e == nil && st.frozen {
-				err = frozenCgroup(s.target.cgroup)
-			}
-		}
-		// The kernel wrote it before the child ran. If it is not there yet the
-		// clone itself hangs, and the spawner ends the child when it has one.
-		if pidfd := atomic.LoadInt32(&s.prog.pidfd); pidfd >= 0 {
-			_ = unix.PidfdSendSignal(int(pidfd), unix.SIGKILL, nil, 0)
-		}
-		p.emit(failed(s.job.token, err))
-		s.getStuck(err.Path)
 	default:
 		s.setTimer(p.timeout) // between two jobs
 	}
@@ -58,12 +41,10 @@ func (s *spawner) overdue() {
 func (s *spawner) getStuck(path string) {
 	p := s.p
 	s.stuck = path
-	p.stuck[path]++
-	p.hung.Store(int32(len(p.stuck)))
+	p.stick(path)
 	p.live--
 	if len(p.spawners)-p.live <= maxStuck {
-		// Without descriptors for another one those that are left have to do.
-		_ = p.addSpawner()
+		p.addSpawner()
 	}
 	if p.live == 0 {
 		for !p.queue.empty() {
@@ -72,13 +53,24 @@ func (s *spawner) getStuck(path string) {
 	}
 }
 
+// stick notes that something waits for a path. p.mu is held.
+func (p *Pool) stick(path string) {
+	p.stuck[path]++
+	p.hung.Store(int32(len(p.stuck)))
+}
+
+// unstick notes that it does no more. p.mu is held.
+func (p *Pool) unstick(path string) {
+	if p.stuck[path]--; p.stuck[path] == 0 {
+		delete(p.stuck, path)
+	}
+	p.hung.Store(int32(len(p.stuck)))
+}
+
 // comeBack reports whether a spawner that hung no more is needed. p.mu is held.
 func (s *spawner) comeBack() bool {
 	p := s.p
-	if p.stuck[s.stuck]--; p.stuck[s.stuck] == 0 {
-		delete(p.stuck, s.stuck)
-	}
-	p.hung.Store(int32(len(p.stuck)))
+	p.unstick(s.stuck)
 	if p.live >= p.want {
 		return false
 	}
@@ -111,12 +103,13 @@ func (p *Pool) Pause() (unstarted []Token) {
 			unstarted = append(unstarted, s.job.token)
 		}
 	}
+	p.idle.Broadcast() // a spawner may wait for a flight
+	for p.cloning() {
+		p.idle.Wait()
+	}
 	unstarted = append(unstarted, p.ground()...)
 	for !p.queue.empty() {
 		unstarted = append(unstarted, p.queue.pop().token)
-	}
-	for p.cloning() {
-		p.idle.Wait()
 	}
 	p.frozen = true
 	for !p.closed && p.reporting() {
@@ -140,8 +133,8 @@ func (p *Pool) reporting() bool {
 	return false
 }
 
-// cloning reports whether a clone is in flight, or done and not reported yet.
-// Those that were killed, or will be, do not count. p.mu is held.
+// cloning reports whether a spawner has a job that it will report, or make a flight of.
+// p.mu is held.
 func (p *Pool) cloning() bool {
 	for s := range p.spawners {
 		if s.busy && s.stuck == "" && s.phase.Load() != abandoned {

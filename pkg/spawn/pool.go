@@ -105,7 +105,7 @@ type Pool struct {
 	burial sync.Mutex // held by bury; taken before mu
 	spare  [2][]int   // memory for remains and dead; guarded by burial
 
-	directs directs // guarded by mu
+	flights flights // guarded by mu
 	handed  bool    // something was given to another goroutine since the last Wait; guarded by mu
 }
 
@@ -122,7 +122,7 @@ type child struct {
 	// ended: the main process was reaped.
 	ended    bool
 	unreaped bool           // but for the kernel's part in that, see collect
-	direct   *direct        // it is on the way to its program, or nobody looked yet
+	flight   *flight        // it is on the way to its program, or nobody looked yet
 	ooms     uint64         // OOM kills in its cgroup before it was started
 	killed   bool           // SIGKILL was sent to its tree by cgroup.kill
 	vacant   time.Duration  // when its cgroup was seen to be fit for another child; 0: it was not
@@ -207,7 +207,7 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 		hook(p)
 	}
 	if !p.fork {
-		if err = p.makeDirects(); err != nil {
+		if err = p.makeFlights(); err != nil {
 			return nil, fmt.Errorf("take descriptors: %w", err)
 		}
 	}
@@ -220,22 +220,12 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 	p.expect(1)
 	p.done.Add(1)
 	go p.walk()
-	if err = p.addSpawners(o.Spawners); err != nil {
-		p.Close()
-		return nil, err
-	}
-	return p, nil
-}
-
-func (p *Pool) addSpawners(n int) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for range n {
-		if err := p.addSpawner(); err != nil {
-			return err
-		}
+	for range o.Spawners {
+		p.addSpawner()
 	}
-	return nil
+	return p, nil
 }
 
 // Close ends the goroutines of the Pool and closes its descriptors. Children
@@ -269,7 +259,7 @@ func (p *Pool) Close() {
 
 func (p *Pool) closeFDs() {
 	p.reserve.give()
-	p.closeDirects()
+	p.flights.close()
 	for _, fd := range []*int{&p.ep, &p.wakefd} {
 		if *fd >= 0 {
 			unix.Close(*fd)
@@ -292,7 +282,7 @@ func (p *Pool) Start(token Token, s *Spec) {
 		p.adoptOrphans()
 	}
 	if !p.startDirect(token, s) {
-		p.enqueue(job{token, s})
+		p.enqueue(job{token: token, spec: s})
 	}
 }
 

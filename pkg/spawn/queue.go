@@ -4,6 +4,7 @@ package spawn
 type job struct {
 	token Token
 	spec  *Spec
+	renew string // a cgroup in which its child was killed at once, see renew
 }
 
 // queue is an unbounded first-in first-out queue of jobs. Its room is used

@@ -33,7 +33,7 @@ func (p *Pool) Wait(d time.Duration) {
 		runtime.Gosched()
 		p.mu.Lock()
 	}
-	p.lookAtDirects()
+	p.lookAtFlights()
 	if next := p.nextLook(); next > 0 && (d < 0 || next < d) {
 		d = next
 	}
@@ -48,7 +48,7 @@ func (p *Pool) Wait(d time.Duration) {
 	}
 	p.mu.Lock()
 	p.waiting, p.woken = false, false
-	p.lookAtDirects()
+	p.lookAtFlights()
 	p.calm = n == 1
 	p.mu.Unlock()
 	for i := range p.found[:n] {
@@ -175,7 +175,7 @@ func (p *Pool) collect(c *child) {
 		return // a stale hint
 	}
 	c.unreaped = ended && flags == unix.WNOWAIT
-	if c.direct != nil && !p.fell(c) {
+	if c.flight != nil && !p.fell(c) {
 		return
 	}
 	c.ended = true

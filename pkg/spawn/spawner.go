@@ -12,9 +12,7 @@ import (
 // does for one of them can hang in two phases; its timer then takes the job
 // away from it, and another spawner takes its place.
 type spawner struct {
-	p     *Pool
-	files *files
-	prog  program
+	p *Pool
 	// timer calls overdue. It is left to run out when the spawner waits for work: to
 	// set it anew for each job would wake the thread that keeps the time.
 	timer *time.Timer
@@ -40,9 +38,8 @@ type spawner struct {
 const (
 	done      uint32 = iota // the event is known, or there is no job
 	touching                // ordinary system calls that may hang
-	cloning                 // from clone to execve
+	cloning                 // by syscall.ForkExec
 	abandoned               // was touching, and the job was taken away
-	condemned               // was cloning; the child is killed, and the start has failed
 )
 
 // maxStuck is how many spawners may hang at a time and be replaced. Each of
@@ -50,17 +47,12 @@ const (
 const maxStuck = 16
 
 // addSpawner starts one. p.mu is held.
-func (p *Pool) addSpawner() error {
-	f, err := newFiles()
-	if err != nil {
-		return err
-	}
-	s := &spawner{p: p, files: f, cgroup: noFiles(), above: above{fd: -1}}
+func (p *Pool) addSpawner() {
+	s := &spawner{p: p, cgroup: noFiles(), above: above{fd: -1}}
 	s.timer, s.timed = time.AfterFunc(p.timeout, s.overdue), true
 	p.spawners[s] = struct{}{}
 	p.live++
 	go s.run()
-	return nil
 }
 
 // run takes jobs until the Pool is closed, or it is not needed any more.
@@ -71,18 +63,9 @@ func (s *spawner) run() {
 	for s.next() {
 		p.mu.Unlock()
 		o := s.start()
-		if o.pid > 0 {
-			p.step("cloned")
-		}
-		if p.identify && o.pid > 0 && o.err == nil {
-			if id, err := identify(o.pid, o.pidfd); err == nil {
-				o.identity = &id
-			}
-		}
 		p.mu.Lock()
 		s.settle(o)
 		s.drop()
-		atomic.StoreInt32(&s.prog.pid, 0)
 		s.busy = false
 		p.idle.Broadcast()
 		if s.stuck != "" && !s.comeBack() {
@@ -94,7 +77,6 @@ func (s *spawner) run() {
 		p.live--
 	}
 	delete(p.spawners, s)
-	s.files.close()
 	s.above.close()
 	p.idle.Broadcast()
 }
@@ -133,15 +115,18 @@ func (s *spawner) enter(phase uint32) {
 // outcome is what came of a job: a child, an error, or neither if the job was
 // taken away.
 type outcome struct {
-	pid, pidfd int
-	identity   *Identity
+	flight     *flight
+	pid, pidfd int // of a child that is none, by syscall.ForkExec
 	err        *StartError
 }
 
 // start does one job. p.mu is not held.
 func (s *spawner) start() outcome {
+	if s.job.renew != "" {
+		renew(s.job.renew, syscall.EINTR)
+	}
 	o := s.try()
-	if o.err != nil && s.target.cgroup != "" && (o.err.Op == "clone" || o.err.Errno == syscall.EINTR) && renew(s.target.cgroup, o.err.Errno) {
+	if o.err != nil && s.target.cgroup != "" && o.err.Op == "clone" && renew(s.target.cgroup, o.err.Errno) {
 		s.enter(touching)
 		o = s.try()
 	}
@@ -149,74 +134,114 @@ func (s *spawner) start() outcome {
 }
 
 func (s *spawner) try() outcome {
-	defer s.files.release()
 	s.drop()
-	fds, err := s.prepare()
-	if err != nil {
-		if !s.phase.CompareAndSwap(touching, done) {
-			return outcome{}
-		}
+	opened, err := s.prepare()
+	defer closeStdio(&opened)
+	next := done
+	if s.p.fork && err == nil {
+		next = cloning
+		mono, _ := s.p.clock.now()
+		s.since.Store(int64(mono))
+	}
+	switch {
+	case !s.phase.CompareAndSwap(touching, next):
+		return outcome{}
+	case err != nil:
+		return outcome{err: err}
+	case s.p.fork:
+		return s.forkExec(&opened)
+	}
+	return s.launch(&opened)
+}
+
+// launch makes the child.
+func (s *spawner) launch(opened *[3]int) outcome {
+	p := s.p
+	p.mu.Lock()
+	f, err := p.await()
+	if f == nil && err == nil && !p.closed {
+		p.queue.push(s.job) // for Pause, which takes it from there
+	}
+	p.mu.Unlock()
+	if f == nil {
 		return outcome{err: err}
 	}
-	mono, _ := s.p.clock.now()
-	s.since.Store(int64(mono))
-	if !s.phase.CompareAndSwap(touching, cloning) {
-		return outcome{}
+	f.job, f.target, f.touched = s.job, s.target, true
+	err = f.setup(opened, s.cgroup.dir, &p.orig)
+	if err == nil {
+		p.step("clone")
+		if pid := f.prog.fly(); pid < 0 {
+			err = &StartError{Op: "clone", Path: s.target.cgroup, Errno: syscall.Errno(-pid)}
+		}
 	}
+	if err == nil {
+		return outcome{flight: f}
+	}
+	p.mu.Lock()
+	p.land(f)
+	p.mu.Unlock()
+	return outcome{err: err}
+}
+
+// forkExec is launch where there is no clone3(2).
+func (s *spawner) forkExec(opened *[3]int) outcome {
 	s.p.step("clone")
-	if s.p.fork {
-		pid, pidfd, err := forkExec(&s.target, &fds, s.cgroup.dir)
-		s.phase.Store(done)
-		return outcome{pid: pid, pidfd: pidfd, err: err}
+	s.target.passed = s.job.spec.Files
+	pid, pidfd, err := forkExec(&s.target, opened, s.cgroup.dir)
+	if err == nil {
+		s.p.step("cloned")
 	}
-	pid, pidfd, err := s.prog.run(&s.target)
-	if !s.phase.CompareAndSwap(cloning, done) {
-		s.bury(pidfd)
-		return outcome{}
-	}
-	if err != nil {
-		s.bury(pidfd)
-	}
+	s.phase.Store(done)
 	return outcome{pid: pid, pidfd: pidfd, err: err}
 }
 
-// bury ends and reaps a child that nobody was told of.
-func (s *spawner) bury(pidfd int) {
-	if pidfd < 0 {
-		return
-	}
-	_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0) // fails if it is dead
-	_, _ = waitDying(pidfd)
-	s.p.mu.Lock() // overdue may be about to send a signal to it
-	defer s.p.mu.Unlock()
-	unix.Close(pidfd)
-}
-
-// settle reports what came of the job. p.mu is held.
+// settle reports what came of the job, if that is known by now. p.mu is held.
 func (s *spawner) settle(o outcome) {
 	p := s.p
 	switch {
 	case o.err != nil:
 		p.emit(failed(s.job.token, o.err))
-	case o.pid == 0:
+	case o.flight == nil && o.pid == 0:
+	case p.closed && o.flight != nil:
+		for !o.flight.prog.left() { // its memory is ours
+			o.flight.prog.awaitLeft(time.Second)
+		}
+		unix.Close(int(o.flight.prog.pidfd))
 	case p.closed:
 		unix.Close(o.pidfd)
 	default:
 		if s.cgroup.events < 0 {
 			s.drop() // above maxHeld nothing is kept
 		}
-		c, err := p.add(s.job.token, o.pid, o.pidfd, s.place(), s.cgroup)
-		if err != nil {
-			// Nobody would learn of its exit.
-			_ = unix.PidfdSendSignal(o.pidfd, unix.SIGKILL, nil, 0)
-			_, _ = waitDying(o.pidfd)
-			unix.Close(o.pidfd)
-			p.emit(failed(s.job.token, &StartError{Op: "watch", Errno: errnoOf(err)}))
+		files := s.cgroup
+		s.cgroup = noFiles() // the child's now
+		if o.flight != nil {
+			p.follow(o.flight, s.place(), files)
 			return
 		}
-		s.cgroup, c.ooms = noFiles(), s.target.ooms // the child's now
-		p.emit(Event{Kind: Started, Token: s.job.token, PID: o.pid, Identity: o.identity, Cgroup: s.target.cgroup})
+		p.began(s, o, files)
 	}
+}
+
+// began reports a child that was made by syscall.ForkExec. p.mu is held.
+func (p *Pool) began(s *spawner, o outcome, files cgroupFiles) {
+	c, err := p.add(s.job.token, o.pid, o.pidfd, s.place(), files)
+	if err != nil {
+		_ = sendSignal(o.pidfd, int(unix.SIGKILL))
+		_, _ = waitDying(o.pidfd)
+		unix.Close(o.pidfd)
+		p.close(&files)
+		p.emit(failed(s.job.token, &StartError{Op: "watch", Errno: errnoOf(err)}))
+		return
+	}
+	c.ooms = s.target.ooms
+	e := Event{Kind: Started, Token: s.job.token, PID: o.pid, Cgroup: s.target.cgroup}
+	if p.identify {
+		if id, err := identify(o.pid, o.pidfd); err == nil {
+			e.Identity = &id
+		}
+	}
+	p.emit(e)
 }
 
 // place is where the child was started.
@@ -226,60 +251,49 @@ func (s *spawner) place() Place {
 	return place
 }
 
-// prepare does all that may hang and can be done before there is a child.
-func (s *spawner) prepare() (fds [3]int, err *StartError) {
+// prepare does all that may hang and can be done before there is a child. What it
+// opened is to be closed in any case.
+func (s *spawner) prepare() (opened [3]int, err *StartError) {
+	opened = [3]int{-1, -1, -1}
 	spec, t := s.job.spec, &s.target
-	t.dir, t.args, t.env, t.missing, t.cgroup = spec.Dir, spec.Args, spec.Env, "", ""
-	if len(t.args) == 0 {
-		t.args = []string{spec.Path}
-	}
+	t.fill(spec, s.p.oom)
 	if t.dir != "" {
 		if err = s.touch(t.dir); err != nil {
-			return fds, err
+			return opened, err
 		}
 	}
 	if t.path, err = s.lookup(spec); err != nil {
-		return fds, err
+		return opened, err
 	}
 	if err = s.touch(abs(t.dir, t.path)); err != nil {
-		return fds, err
+		return opened, err
 	}
 	for _, io := range [3]*Stdio{&spec.Stdin, &spec.Stdout, &spec.Stderr} {
 		if err = s.goNear(&io.Path); err != nil {
-			return fds, err
+			return opened, err
 		}
 	}
-	t.attr, t.oom = spec.Attributes, s.p.oom
-	if t.attr != nil && t.attr.OOMScoreAdj != nil {
-		t.oom = t.attr.OOMScoreAdj
-	}
-	if fds, err = s.files.open(spec); err != nil {
-		return fds, err
-	}
-	if t.passed, err = s.files.pass(spec.Files); err != nil {
-		return fds, err
+	if opened, err = openStdio(spec); err != nil {
+		return opened, err
 	}
 	if t.listen = spec.ListenNames != nil; t.listen {
 		if t.env, err = listenEnv(spec); err != nil {
-			return fds, err
+			return opened, err
 		}
 	}
 	if spec.Place.Cgroup != "" {
 		if err = s.openCgroup(spec.Place.Cgroup); err != nil {
-			return fds, err
+			return opened, err
 		}
 		if err = apply(t.cgroup, spec.Place.Settings); err != nil {
-			return fds, err
+			return opened, err
 		}
 		if len(spec.Place.Settings) > 0 {
 			// Before the child is there: it may not live until it is known.
 			t.ooms = oomKills(t.cgroup)
 		}
 	}
-	if !s.p.fork && !s.prog.setup(t, &fds, s.cgroup.dir, &s.p.orig) {
-		err = &StartError{Op: "exec", Path: t.path, Errno: syscall.EINVAL}
-	}
-	return fds, err
+	return opened, nil
 }
 
 // touch makes sure that path answers. Other errors come from the clone.

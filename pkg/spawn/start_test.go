@@ -326,14 +326,9 @@ func TestKilledBeforeExec(t *testing.T) {
 	if !haveClone3() {
 		t.Skip("needs clone3(2)")
 	}
-	f, err := newFiles()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.close()
-	fds := [3]int{f.devnull, f.devnull, f.devnull}
+	fds := devnulls(t)
 	tgt := &target{path: "/bin/true", args: []string{"true"}}
-	var g program
+	g := newProgram()
 	g.setup(tgt, &fds, -1, &origLimit{})
 	for i := range g.steps {
 		g.setup(tgt, &fds, -1, &origLimit{})
@@ -341,7 +336,7 @@ func TestKilledBeforeExec(t *testing.T) {
 			break // execve itself
 		}
 		g.steps[i] = step{nr: unix.SYS_EXIT_GROUP}
-		_, pidfd, err := g.run(tgt)
+		_, pidfd, err := run(g, tgt)
 		if err == nil || err.Errno != syscall.EINTR || err.Op != g.names[i].op {
 			t.Errorf("ended in step %d (%s): %v", i, g.names[i].op, err)
 		}

@@ -13,91 +13,79 @@ import (
 // table, which is slower and as good.
 const passSlots = 4
 
-// files are the files of the child that a spawner is about to start. What a child
-// copies of the table of descriptors, and closes again, is all up to the highest one
-// that it needs: each is a file whose count of users is not in any cache. So its
-// files get numbers that were taken early and are low.
+// files are the files of a child on the way to its program. What it copies of the
+// table of descriptors, and closes again, is all up to the highest one that it needs:
+// each is a file whose count of users is not in any cache. So its files get numbers
+// that were taken early and are low.
 type files struct {
-	devnull int
+	devnull int // somebody else's
 	// slots are those numbers, of devnull while they wait: one for each of the
-	// first three, then those for what is passed on.
+	// first three, then those for what is passed on. One that was never needed is -1.
 	slots   [3 + passSlots]int
 	slotted [3 + passSlots]bool
-	top     int    // the highest of them
-	opened  [3]int // to be closed, or -1
 	passed  []int
 }
 
-// newFiles takes the slots.
-func newFiles() (*files, error) {
-	f := &files{devnull: -1, opened: [3]int{-1, -1, -1}}
+// newFiles takes the number that every child needs, that of its output.
+func newFiles(devnull int) (*files, error) {
+	f := &files{devnull: devnull}
 	for i := range f.slots {
 		f.slots[i] = -1
 	}
-	var err error
-	if f.devnull, err = openAbove2(unix.AT_FDCWD, "/dev/null", unix.O_RDWR, 0); err != nil {
-		return nil, fmt.Errorf("open /dev/null: %w", err)
-	}
-	for i := range f.slots {
-		if f.slots[i], err = unix.FcntlInt(uintptr(f.devnull), unix.F_DUPFD_CLOEXEC, 3); err != nil {
-			f.close()
-			return nil, fmt.Errorf("take a descriptor: %w", err)
-		}
-		f.top = max(f.top, f.slots[i])
+	if f.reserve(1) != 0 {
+		return nil, fmt.Errorf("take a descriptor: %w", syscall.EMFILE)
 	}
 	return f, nil
 }
 
-// close gives back everything.
+// reserve takes the number of slot i, if that was not done yet.
+func (f *files) reserve(i int) syscall.Errno {
+	if f.slots[i] >= 0 {
+		return 0
+	}
+	fd, err := unix.FcntlInt(uintptr(f.devnull), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return errnoOf(err)
+	}
+	f.slots[i] = fd
+	return 0
+}
+
+// close gives back everything but devnull.
 func (f *files) close() {
-	f.release()
-	for _, fd := range append(f.slots[:], f.devnull) {
+	for _, fd := range f.slots {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
 	}
 }
 
-// open opens the files of s and returns the descriptors, all above 2, that the
-// child is to have as 0, 1 and 2. The caller calls release afterwards in any case.
-func (f *files) open(s *Spec) (fds [3]int, err *StartError) {
-	for i, io := range [3]*Stdio{&s.Stdin, &s.Stdout, &s.Stderr} {
+// take returns descriptors, all above 2, of what the child is to have as 0, 1 and 2;
+// below 0 is devnull. They are good until release, and what was given is still the
+// caller's to close.
+func (f *files) take(opened *[3]int) (fds [3]int, errno syscall.Errno) {
+	for i, fd := range opened {
 		switch {
-		case io.Path == "":
+		case fd < 0:
 			fds[i] = f.devnull
-		case i == 2 && *io == s.Stdout:
+		case i == 2 && fd == opened[1]:
 			fds[i] = fds[1]
 		default:
-			var errno syscall.Errno
-			if fds[i], errno = f.openOne(i, io); errno != 0 {
-				return fds, &StartError{Op: "open", Path: io.Path, Errno: errno}
+			if fds[i], errno = f.lower(fd, i); errno != 0 {
+				return fds, errno
 			}
 		}
 	}
-	return fds, nil
-}
-
-func (f *files) openOne(i int, io *Stdio) (int, syscall.Errno) {
-	dir, name := unix.AT_FDCWD, io.Path
-	if io.Dir > 0 {
-		dir, name = io.Dir, name[strings.LastIndexByte(name, '/')+1:]
-	}
-	fd, err := openAbove2(dir, name, io.Flags, 0o600)
-	if err != nil {
-		return -1, errnoOf(err)
-	}
-	if fd < f.top {
-		f.opened[i] = fd
-		return fd, 0
-	}
-	defer unix.Close(fd)
-	return f.lower(fd, i)
+	return fds, 0
 }
 
 // lower makes slot i another descriptor of the file of fd.
 func (f *files) lower(fd, i int) (int, syscall.Errno) {
-	if err := unix.Dup3(fd, f.slots[i], unix.O_CLOEXEC); err != nil {
-		return -1, errnoOf(err)
+	if errno := f.reserve(i); errno != 0 {
+		return -1, errno
+	}
+	if errno := dup3Raw(fd, f.slots[i]); errno != 0 {
+		return -1, errno
 	}
 	f.slotted[i] = true
 	return f.slots[i], 0
@@ -107,9 +95,9 @@ func (f *files) lower(fd, i int) (int, syscall.Errno) {
 // as 3, 4, …. They are good until release.
 func (f *files) pass(fds []int) ([]int, *StartError) {
 	f.passed = f.passed[:0]
-	slot := len(f.opened)
+	slot := 3
 	for _, fd := range fds {
-		if fd < 3 || fd > f.top && slot < len(f.slots) {
+		if fd < 3 || fd > f.slots[1] && slot < len(f.slots) {
 			if slot == len(f.slots) {
 				return nil, &StartError{Op: "pass", Errno: syscall.EBADF}
 			}
@@ -125,19 +113,52 @@ func (f *files) pass(fds []int) ([]int, *StartError) {
 	return f.passed, nil
 }
 
-// release closes what open opened, and what pass opened.
+// release gives the numbers back to devnull.
 func (f *files) release() {
-	for i, fd := range f.opened {
-		if fd >= 0 {
-			unix.Close(fd)
-			f.opened[i] = -1
-		}
-	}
 	for i, taken := range f.slotted {
 		if taken {
 			// Fails only if one of the two is no descriptor.
-			_ = unix.Dup3(f.devnull, f.slots[i], unix.O_CLOEXEC)
+			_ = dup3Raw(f.devnull, f.slots[i])
 			f.slotted[i] = false
+		}
+	}
+}
+
+// dup3Raw is dup3(2) without a word to the scheduler: it does not block, unless what
+// to was is closed by it and takes its time. Slots are never that.
+func dup3Raw(from, to int) syscall.Errno {
+	_, _, errno := unix.RawSyscall(unix.SYS_DUP3, uintptr(from), uintptr(to), unix.O_CLOEXEC)
+	return errno
+}
+
+// openStdio opens the files of s; -1 is /dev/null. They are to be closed by closeStdio
+// in any case.
+func openStdio(s *Spec) (opened [3]int, err *StartError) {
+	opened = [3]int{-1, -1, -1}
+	for i, io := range [3]*Stdio{&s.Stdin, &s.Stdout, &s.Stderr} {
+		switch {
+		case io.Path == "":
+		case i == 2 && *io == s.Stdout:
+			opened[i] = opened[1]
+		default:
+			dir, name := unix.AT_FDCWD, io.Path
+			if io.Dir > 0 {
+				dir, name = io.Dir, name[strings.LastIndexByte(name, '/')+1:]
+			}
+			fd, e := openAbove2(dir, name, io.Flags, 0o600)
+			if e != nil {
+				return opened, &StartError{Op: "open", Path: io.Path, Errno: errnoOf(e)}
+			}
+			opened[i] = fd
+		}
+	}
+	return opened, nil
+}
+
+func closeStdio(opened *[3]int) {
+	for i, fd := range opened {
+		if fd >= 0 && (i < 2 || fd != opened[1]) {
+			unix.Close(fd)
 		}
 	}
 }

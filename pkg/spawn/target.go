@@ -25,6 +25,18 @@ type target struct {
 	ooms    uint64 // OOM kills in it before, where it has settings
 }
 
+// fill takes over from a Spec what needs no looking for. oom is for one that asks for
+// none.
+func (t *target) fill(s *Spec, oom *int) {
+	*t = target{dir: s.Dir, args: s.Args, env: s.Env, attr: s.Attributes, oom: oom}
+	if len(t.args) == 0 {
+		t.args = []string{s.Path}
+	}
+	if t.attr != nil && t.attr.OOMScoreAdj != nil {
+		t.oom = t.attr.OOMScoreAdj
+	}
+}
+
 // explain names the interpreter where execve(2) says ENOENT of a program that
 // is there.
 func (t *target) explain(err *StartError) *StartError {

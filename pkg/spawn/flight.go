@@ -1,0 +1,304 @@
+package spawn
+
+import (
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A flight is a child on the way from clone to its program. Nobody waits for it, as
+// vfork(2) would: it is looked at a millisecond later, or when it ends, or when
+// another start wants its place. So a program that is slow to come holds up no
+// thread, and nobody is woken on the CPU that the child needs.
+
+// maxFlights bounds the children on the way, but for those that hang. More would take
+// the CPUs from each other.
+const maxFlights = 8
+
+// lookAfter is the first look at a child on the way; later ones come after a quarter
+// of the time that it took so far.
+const lookAfter = time.Millisecond
+
+// flight is what such a child needs of us. All of it is guarded by Pool.mu, or is that
+// of who makes it until follow, but for what the child reads and writes in prog.
+type flight struct {
+	prog      program
+	target    target
+	files     *files
+	job       job
+	touched   bool   // by a spawner: what is in its way is final
+	child     *child // nil until follow
+	at        time.Duration
+	wall      int64
+	condemned string // the path that it took too long on: it was killed, and reported
+}
+
+// flights are those of a Pool.
+type flights struct {
+	devnull int
+	free    []*flight // the one with the lowest numbers last
+	flying  []*flight // in the order in which they were taken
+	hanging int       // of flying, those that are condemned
+}
+
+func (p *Pool) makeFlights() (err error) {
+	fs := &p.flights
+	if fs.devnull, err = openAbove2(unix.AT_FDCWD, "/dev/null", unix.O_RDWR, 0); err != nil {
+		return err
+	}
+	for range maxFlights {
+		if err := fs.add(); err != nil {
+			return err
+		}
+	}
+	slices.Reverse(fs.free)
+	return nil
+}
+
+// add makes another one.
+func (fs *flights) add() error {
+	files, err := newFiles(fs.devnull)
+	if err == nil {
+		fs.free = append(fs.free, &flight{files: files})
+	}
+	return err
+}
+
+func (fs *flights) close() {
+	for _, f := range fs.free {
+		f.files.close()
+	}
+	if fs.devnull > 0 {
+		unix.Close(fs.devnull)
+	}
+	*fs = flights{}
+}
+
+// take takes a free one.
+func (fs *flights) take() *flight {
+	last := len(fs.free) - 1
+	f := fs.free[last]
+	fs.free = fs.free[:last]
+	fs.flying = append(fs.flying, f)
+	return f
+}
+
+// await takes a free one when there is one. It returns nil once the Pool is paused or
+// closed, and an error if as many hang as may. p.mu is held, but not all the time.
+func (p *Pool) await() (*flight, *StartError) {
+	fs := &p.flights
+	for {
+		if p.closed || p.paused {
+			return nil, nil
+		}
+		if len(fs.free) > 0 {
+			return fs.take(), nil
+		}
+		if p.lookAtFlights(); len(fs.free) > 0 {
+			continue
+		}
+		if len(fs.flying) == fs.hanging {
+			return nil, &StartError{Op: "clone", Errno: syscall.EAGAIN}
+		}
+		at := slices.IndexFunc(fs.flying, func(f *flight) bool { return f.child != nil && f.condemned == "" && !f.prog.left() })
+		if at < 0 {
+			p.idle.Wait() // for a spawner, or for the end of one that failed
+			continue
+		}
+		f := fs.flying[at]
+		p.mu.Unlock()
+		f.prog.awaitLeft(lookAfter)
+		p.mu.Lock()
+	}
+}
+
+// setup makes everything ready for fly. The child's files are the caller's to close.
+func (f *flight) setup(opened *[3]int, cgroup int, orig *origLimit) *StartError {
+	fds, errno := f.files.take(opened)
+	if errno != 0 {
+		return &StartError{Op: "dup", Errno: errno}
+	}
+	var err *StartError
+	if f.target.passed, err = f.files.pass(f.job.spec.Files); err != nil {
+		return err
+	}
+	if !f.prog.setup(&f.target, &fds, cgroup, orig) {
+		return &StartError{Op: "exec", Path: f.target.path, Errno: syscall.EINVAL}
+	}
+	return nil
+}
+
+// follow makes the child of a flight that has begun known and watched. It has the
+// cgroup's files. p.mu is held.
+func (p *Pool) follow(f *flight, place Place, files cgroupFiles) {
+	f.at, f.wall = p.clock.now()
+	pidfd := int(f.prog.pidfd)
+	c, err := p.add(f.job.token, int(f.prog.pid), pidfd, place, files)
+	if err != nil {
+		// Nobody would learn of its exit.
+		_ = sendSignal(pidfd, int(unix.SIGKILL))
+		_, _ = waitDying(pidfd)
+		unix.Close(pidfd)
+		p.close(&files)
+		p.emit(failed(f.job.token, &StartError{Op: "watch", Errno: errnoOf(err)}))
+		p.land(f)
+		return
+	}
+	c.flight, f.child, c.ooms = f, c, f.target.ooms
+	if !p.brief {
+		p.kick() // to look at it
+	}
+}
+
+// land ends a flight: its child, if there is one, has left our memory. p.mu is held.
+func (p *Pool) land(f *flight) {
+	fs := &p.flights
+	fs.flying = slices.Delete(fs.flying, slices.Index(fs.flying, f), slices.Index(fs.flying, f)+1)
+	if f.child != nil {
+		f.child.flight = nil
+	}
+	f.files.release()
+	atomic.StoreInt32(&f.prog.pid, 0)
+	f.target, f.job, f.child, f.touched, f.condemned = target{}, job{}, nil, false, ""
+	if len(fs.free)+len(fs.flying)-fs.hanging < maxFlights {
+		fs.free = append(fs.free, f)
+	} else {
+		f.files.close() // another is in its place
+	}
+	p.idle.Broadcast()
+}
+
+// lookAtFlights reports the children that have come to their program, and ends those
+// that take too long. p.mu is held.
+func (p *Pool) lookAtFlights() {
+	if len(p.flights.flying) == 0 {
+		return
+	}
+	now, _ := p.clock.now()
+	for i := 0; i < len(p.flights.flying); {
+		f := p.flights.flying[i]
+		switch {
+		case f.child == nil || f.condemned != "":
+		case !f.prog.left():
+			if now-f.at >= p.timeout {
+				p.condemn(f)
+			}
+		case f.prog.arrived():
+			p.begun(f, p.identify)
+			continue // another is in its place
+		}
+		i++ // one that failed ends, which its pidfd tells
+	}
+}
+
+// nextLook returns how long from now the next look is, 0 if there is none. p.mu is
+// held.
+func (p *Pool) nextLook() time.Duration {
+	for _, f := range slices.Backward(p.flights.flying) {
+		if f.child != nil && f.condemned == "" {
+			now, _ := p.clock.now()
+			return max(lookAfter, (now-f.at)/4)
+		}
+	}
+	return 0
+}
+
+// begun reports that a child runs its program. p.mu is held.
+func (p *Pool) begun(f *flight, withIdentity bool) {
+	c := f.child
+	p.step("cloned")
+	e := Event{Kind: Started, Token: c.token, PID: c.pid, Cgroup: c.place.Cgroup, At: f.at, Wall: f.wall}
+	if withIdentity {
+		if id, err := identify(c.pid, c.pidfd); err == nil {
+			e.Identity = &id
+		}
+	}
+	p.land(f)
+	p.emit(e)
+}
+
+// condemn ends a child that has not come to its program in time. p.mu is held.
+func (p *Pool) condemn(f *flight) {
+	fs := &p.flights
+	err := timedOut("exec", f.target.path)
+	if f.target.cgroup != "" { // now: who is killed is not frozen any more
+		if st, e := readCgroup(unix.AT_FDCWD, f.target.cgroup+"/cgroup.events"); e == nil && st.frozen {
+			err = frozenCgroup(f.target.cgroup)
+		}
+	}
+	_ = sendSignal(f.child.pidfd, int(unix.SIGKILL))
+	f.condemned = err.Path
+	fs.hanging++
+	if fs.hanging <= maxStuck {
+		// Without descriptors for another one those that are left have to do.
+		_ = fs.add()
+	}
+	p.stick(err.Path)
+	p.emit(failed(f.child.token, err))
+}
+
+// fell deals with the end of a child on the way, which nobody was told of. It reports
+// whether the child had come to its program, and then that it began. p.mu is held.
+func (p *Pool) fell(c *child) (began bool) {
+	f := c.flight
+	if f.prog.arrived() && f.condemned == "" {
+		p.begun(f, false)
+		return true
+	}
+	p.reap(c)
+	if _, vacant := c.tree.gone(); vacant {
+		c.vacant, _ = p.clock.now()
+	}
+	again, touched, stuck := f.job, f.touched, f.condemned
+	err := f.prog.failure(&f.target)
+	if stuck != "" {
+		p.flights.hanging--
+		p.unstick(stuck)
+	}
+	killed := err.Errno == syscall.EINTR && c.place.Cgroup != "" && again.renew == ""
+	if killed {
+		c.vacant, again.renew = 0, c.place.Cgroup
+	}
+	p.land(f)
+	p.forget(c)
+	switch {
+	case stuck != "": // that was told
+	case touched && !killed:
+		p.emit(failed(again.token, err))
+	default:
+		p.enqueue(again)
+	}
+	return false
+}
+
+// ground waits until no child is on the way, but for those that hang, and returns the
+// tokens of those that will not come to their program. No other flight may begin.
+// p.mu is held, but not all the time.
+func (p *Pool) ground() (unstarted []Token) {
+	for {
+		p.lookAtFlights()
+		var wait *flight
+		for _, f := range slices.Clone(p.flights.flying) {
+			switch {
+			case f.child == nil || f.condemned != "":
+			case !f.prog.left():
+				wait = f
+			default: // it ends without having come to its program
+				c := f.child
+				_, _ = waitDying(c.pidfd)
+				unstarted = append(unstarted, c.token)
+				p.land(f)
+				p.forget(c)
+			}
+		}
+		if wait == nil {
+			return unstarted
+		}
+		p.mu.Unlock()
+		wait.prog.awaitLeft(max(lookAfter, p.timeout/16))
+		p.mu.Lock()
+	}
+}
