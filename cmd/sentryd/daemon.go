@@ -359,7 +359,7 @@ func (d *daemon) serve() error {
 
 // removePipes leaves no pipe behind that nobody writes to any more.
 func (d *daemon) removePipes() {
-	for _, e := range d.sup.State().Entries {
+	for _, e := range d.sup.Picture().Entries {
 		for _, p := range e.Processes {
 			d.output.Remove(logs.Key{Entry: e.Name, Slot: p.Slot})
 		}

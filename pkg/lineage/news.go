@@ -44,6 +44,13 @@ func (t *Tracker[K]) Take() News[K] {
 	return n
 }
 
+// Listed reports whether what the tracker knows is whole: no listing is wanted.
+func (t *Tracker[K]) Listed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.listing
+}
+
 func (t *Tracker[K]) hasNews() bool {
 	return t.listing || len(t.crashes) > 0 || t.missed > 0 || len(t.looks) > 0
 }

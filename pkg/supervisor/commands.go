@@ -11,6 +11,9 @@ import (
 // State returns the present picture. It never waits for the owner.
 func (s *Supervisor) State() *view.State { return s.descent.decorate(s.picture.load()) }
 
+// Picture is State without the counts of descendants, which have to be looked for.
+func (s *Supervisor) Picture() *view.State { return s.picture.load() }
+
 // Wait returns the first picture whose version is above after, or the present
 // one when ctx ends.
 func (s *Supervisor) Wait(ctx context.Context, after uint64) *view.State {

@@ -99,6 +99,10 @@ func (d *descent) isHeard() bool {
 	return d.heard
 }
 
+// isWhole reports whether the events tell of all that there is: not so between a
+// loss, or a re-exec, and the listing that follows.
+func (d *descent) isWhole() bool { return d.isHeard() && d.tracker.Listed() }
+
 // all returns a copy of the ancestors.
 func (d *descent) all() map[fsm.ID]ancestor {
 	d.mu.Lock()

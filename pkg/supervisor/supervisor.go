@@ -115,6 +115,7 @@ type Supervisor struct {
 	handled   []handled     // exits that the witness was not told of yet
 	untold    bool          // something happened since the picture was published
 	toldAt    fsm.Instant   // when it was
+	pause     time.Duration // until the next may be
 	startedAt fsm.Instant   // when a start was first asked for after that
 	unstarted []*child      // starts that pkg/spawn was not asked for yet, in order
 	sends     []fsm.Send    // signals to main processes, to be sent together
@@ -285,8 +286,11 @@ func (s *Supervisor) Run() Outcome {
 	return *s.outcome
 }
 
+// maxPauses is how many Options.Moderations a picture may come after the one before.
+const maxPauses = 16
+
 // tell publishes the picture and lets lines be printed, unless that was done
-// less than Options.Moderation ago; then, or when a start was asked for just
+// a moment ago; then, or when a start was asked for just
 // now and its outcome is about to come, it returns the instant at which it is
 // to be done. An exit and the start that follows are so told of together, and
 // the start, which the child's program waits for, goes first.
@@ -296,7 +300,7 @@ func (s *Supervisor) tell(started bool) (due fsm.Instant) {
 		return 0
 	}
 	now := s.Clock.Now()
-	due = s.toldAt + s.Moderation
+	due = s.toldAt + s.pause
 	if started {
 		if s.startedAt < s.toldAt {
 			s.startedAt = now
@@ -310,6 +314,9 @@ func (s *Supervisor) tell(started bool) (due fsm.Instant) {
 	s.Output.Flush()
 	s.tellWitness()
 	s.toldAt, s.untold = now, false
+	// With thousands of processes a picture takes its time, which those have not that
+	// wait for a CPU: a tenth of it is for telling.
+	s.pause = min(max(s.Moderation, 9*(s.Clock.Now()-now)), maxPauses*s.Moderation)
 	runtime.Gosched() // who was told goes first, see Processes.Wait
 	return 0
 }

@@ -18,7 +18,7 @@ func (s *Supervisor) Tree(entry string) (*view.Tree, error) {
 		return nil, view.Errorf(view.NotFound, "no such entry: %s", entry)
 	}
 	t := &view.Tree{Entry: entry, Source: view.FromEvents, Slots: []view.TreeSlot{}}
-	if !s.descent.isHeard() {
+	if !s.descent.isWhole() {
 		t.Source = view.FromCgroups
 		if s.Cgroups == nil {
 			t.Source = view.FromParents
