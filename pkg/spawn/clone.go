@@ -87,6 +87,10 @@ func (g *program) setup(t *target, fds *[3]int, cgroup int, orig *origLimit) boo
 		parentTID:  uint64(uintptr(unsafe.Pointer(&g.pid))),
 		exitSignal: uint64(unix.SIGCHLD),
 	}
+	if t.oom != nil {
+		// Without it the kernel has all who share the memory have that score, us too.
+		g.args.flags |= unix.CLONE_VFORK
+	}
 	if cgroup >= 0 {
 		g.args.flags |= unix.CLONE_INTO_CGROUP
 		g.args.cgroup = uint64(cgroup)
@@ -198,13 +202,20 @@ func (g *program) strings(t *target) (a addresses, ok bool) {
 	return a, ok
 }
 
-// fly makes the child and does not wait for it: see left. It returns the pid, or a
-// negative errno.
+// vfork reports whether fly sleeps until the child has left our memory.
+func (g *program) vfork() bool { return g.args.flags&unix.CLONE_VFORK != 0 }
+
+// fly makes the child and, unless vfork says so, does not wait for it: see left. It
+// returns the pid, or a negative errno.
 func (g *program) fly() (pid int) {
 	// CLONE_CHILD_CLEARTID has the kernel write 0 when the child leaves our memory
 	// (mm_release), just before it would wake one who waits in vfork(2).
 	g.alive = 1
-	pid = int(cloneSyscall(&g.args, &g.steps[0], uintptr(len(g.steps)), &g.res))
+	clone := cloneSyscall
+	if g.vfork() {
+		clone = vforkSyscall
+	}
+	pid = int(clone(&g.args, &g.steps[0], uintptr(len(g.steps)), &g.res))
 	runtime.KeepAlive(g)
 	return pid
 }

@@ -11,14 +11,38 @@ import (
 )
 
 // clone makes a child that shares our memory and lets it run the n system calls
-// of steps, the last of them execve(2). They go on side by side: the child uses no
+// of steps, the last of them execve(2). With CLONE_VFORK the thread sleeps until the
+// child has left our memory, without they go on side by side: the child uses no
 // stack. It returns the pid, or a negative errno.
 //
 //go:noescape
 func clone(args *cloneArgs, size uintptr, steps *step, n uintptr, res *result) (pid uintptr)
 
-// cloneSyscall is clone. It does not block, so the scheduler need not be told; it
-// runs no Go, so the race detector has nothing to see.
+// The scheduler is told of a wait, as of any system call that may block: so
+// another goroutine can run meanwhile, and a child that hangs before execve
+// stops neither the garbage collector nor anybody else. Stacks of goroutines
+// in a system call are not moved. These names are kept for other packages,
+// see go.dev/issue/67401; package syscall uses them in the same way.
+
+//go:linkname entersyscall runtime.entersyscall
+func entersyscall()
+
+//go:linkname exitsyscall runtime.exitsyscall
+func exitsyscall()
+
+// vforkSyscall is clone with CLONE_VFORK, known to the scheduler.
+//
+//go:nosplit
+//go:norace
+func vforkSyscall(args *cloneArgs, steps *step, n uintptr, res *result) (pid uintptr) {
+	entersyscall()
+	pid = clone(args, unsafe.Sizeof(*args), steps, n, res)
+	exitsyscall()
+	return pid
+}
+
+// cloneSyscall is clone without CLONE_VFORK. It does not block, so the scheduler need
+// not be told; it runs no Go, so the race detector has nothing to see.
 //
 //go:nosplit
 //go:norace

@@ -4,7 +4,11 @@ package spawn
 
 func haveClone3() bool { return false }
 
-// cloneSyscall is never called here: see Pool.fork.
+// Neither is ever called here: see Pool.fork.
+func vforkSyscall(*cloneArgs, *step, uintptr, *result) uintptr {
+	panic("spawn: no clone3 on this architecture")
+}
+
 func cloneSyscall(*cloneArgs, *step, uintptr, *result) uintptr {
 	panic("spawn: no clone3 on this architecture")
 }

@@ -29,8 +29,9 @@ type flight struct {
 	target    target
 	files     *files
 	job       job
-	touched   bool   // by a spawner: what is in its way is final
-	child     *child // nil until follow
+	touched   bool     // by a spawner: what is in its way is final
+	by        *spawner // that sleeps until it has landed, see program.vfork; or nil
+	child     *child   // nil until follow
 	at        time.Duration
 	wall      int64
 	condemned string // the path that it took too long on: it was killed, and reported
@@ -50,6 +51,9 @@ func (p *Pool) makeFlights() (err error) {
 		return err
 	}
 	for range maxFlights {
+		if p.fork {
+			break // they need no more
+		}
 		if err := fs.add(); err != nil {
 			return err
 		}
@@ -147,7 +151,7 @@ func (p *Pool) follow(f *flight, place Place, files cgroupFiles) {
 		p.land(f)
 		return
 	}
-	c.flight, f.child, c.ooms = f, c, f.target.ooms
+	c.flight, f.child, f.by, c.ooms = f, c, nil, f.target.ooms
 	if !p.brief {
 		p.kick() // to look at it
 	}
@@ -162,7 +166,7 @@ func (p *Pool) land(f *flight) {
 	}
 	f.files.release()
 	atomic.StoreInt32(&f.prog.pid, 0)
-	f.target, f.job, f.child, f.touched, f.condemned = target{}, job{}, nil, false, ""
+	f.target, f.job, f.child, f.by, f.touched, f.condemned = target{}, job{}, nil, nil, false, ""
 	if len(fs.free)+len(fs.flying)-fs.hanging < maxFlights {
 		fs.free = append(fs.free, f)
 	} else {
@@ -181,11 +185,12 @@ func (p *Pool) lookAtFlights() {
 	for i := 0; i < len(p.flights.flying); {
 		f := p.flights.flying[i]
 		switch {
-		case f.child == nil || f.condemned != "":
+		case f.child == nil && f.by == nil || f.condemned != "":
 		case !f.prog.left():
 			if now-f.at >= p.timeout {
 				p.condemn(f)
 			}
+		case f.by != nil: // tells
 		case f.prog.arrived():
 			p.begun(f, p.identify)
 			continue // another is in its place
@@ -198,7 +203,7 @@ func (p *Pool) lookAtFlights() {
 // held.
 func (p *Pool) nextLook() time.Duration {
 	for _, f := range slices.Backward(p.flights.flying) {
-		if f.child != nil && f.condemned == "" {
+		if (f.child != nil || f.by != nil) && f.condemned == "" {
 			now, _ := p.clock.now()
 			return max(lookAfter, (now-f.at)/4)
 		}
@@ -229,15 +234,23 @@ func (p *Pool) condemn(f *flight) {
 			err = frozenCgroup(f.target.cgroup)
 		}
 	}
-	_ = sendSignal(f.child.pidfd, int(unix.SIGKILL))
+	// The kernel wrote it before the child ran. If it is not there yet the clone itself
+	// hangs, and the spawner ends the child when it has one.
+	if pidfd := atomic.LoadInt32(&f.prog.pidfd); pidfd >= 0 {
+		_ = sendSignal(int(pidfd), int(unix.SIGKILL))
+	}
 	f.condemned = err.Path
 	fs.hanging++
 	if fs.hanging <= maxStuck {
 		// Without descriptors for another one those that are left have to do.
 		_ = fs.add()
 	}
-	p.stick(err.Path)
-	p.emit(failed(f.child.token, err))
+	if f.by != nil {
+		f.by.getStuck(err.Path)
+	} else {
+		p.stick(err.Path)
+	}
+	p.emit(failed(f.job.token, err))
 }
 
 // fell deals with the end of a child on the way, which nobody was told of. It reports
@@ -272,6 +285,24 @@ func (p *Pool) fell(c *child) (began bool) {
 		p.enqueue(again)
 	}
 	return false
+}
+
+// awaitSpawners waits until no spawner has a job. p.mu is held, but not all the time.
+func (p *Pool) awaitSpawners() {
+	for p.cloning() {
+		p.lookAtFlights()
+		at := slices.IndexFunc(p.flights.flying, func(f *flight) bool { return f.by != nil && f.condemned == "" && !f.prog.left() })
+		if at < 0 {
+			if p.cloning() {
+				p.idle.Wait()
+			}
+			continue
+		}
+		f := p.flights.flying[at]
+		p.mu.Unlock()
+		f.prog.awaitLeft(max(lookAfter, p.timeout/16))
+		p.mu.Lock()
+	}
 }
 
 // ground waits until no child is on the way, but for those that hang, and returns the

@@ -121,8 +121,17 @@ func TestHangMany(t *testing.T) {
 
 // TestHungFileSystem uses a real one: FUSE, and nobody that answers.
 func TestHungFileSystem(t *testing.T) {
-	for _, touch := range []bool{true, false} {
-		t.Run(fmt.Sprintf("touch=%v", touch), func(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		touch bool
+		attr  *Attributes
+	}{
+		{"touched", true, nil},
+		{"not touched", false, nil},
+		{"not touched, with a score", false, &Attributes{OOMScoreAdj: new(int)}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			touch := test.touch
 			p := newTestPool(t, Options{Spawners: 1, TouchTimeout: time.Second}, func(p *Pool) {
 				if !touch {
 					p.touch = func(string) string { return "" }
@@ -146,9 +155,10 @@ func TestHungFileSystem(t *testing.T) {
 				t.Skipf("needs root: mount: %v", err)
 			}
 			path := dir + "/program"
-			p.Start(1, &Spec{Path: path})
+			p.Start(1, &Spec{Path: path, Attributes: test.attr})
 			p.Start(2, static(t, exitWith(3)))
 			ev := p.take(t, 3)
+			slices.SortStableFunc(ev, func(a, b Event) int { return cmp.Compare(a.Token, b.Token) })
 			op := map[bool]string{true: "open", false: "exec"}[touch]
 			if ev[0].Kind != StartFailed || *ev[0].Err != (StartError{op, path, syscall.ETIMEDOUT}) {
 				t.Errorf("%+v", ev[0])
@@ -157,11 +167,12 @@ func TestHungFileSystem(t *testing.T) {
 				t.Errorf("%+v", ev[1:])
 			}
 			unmount()
-			p.mu.Lock()
-			for len(p.spawners) != 1 || len(p.stuck) != 0 {
-				p.idle.Wait()
-			}
-			p.mu.Unlock()
+			p.until(t, func([]Event) bool {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				free := len(p.flights.free)
+				return len(p.spawners) == 1 && len(p.stuck) == 0 && (p.fork || free == maxFlights && p.flights.hanging == 0)
+			})
 		})
 	}
 }

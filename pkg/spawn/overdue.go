@@ -104,9 +104,7 @@ func (p *Pool) Pause() (unstarted []Token) {
 		}
 	}
 	p.idle.Broadcast() // a spawner may wait for a flight
-	for p.cloning() {
-		p.idle.Wait()
-	}
+	p.awaitSpawners()
 	unstarted = append(unstarted, p.ground()...)
 	for !p.queue.empty() {
 		unstarted = append(unstarted, p.queue.pop().token)

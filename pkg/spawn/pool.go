@@ -206,10 +206,8 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 	if hook != nil {
 		hook(p)
 	}
-	if !p.fork {
-		if err = p.makeFlights(); err != nil {
-			return nil, fmt.Errorf("take descriptors: %w", err)
-		}
+	if err = p.makeFlights(); err != nil {
+		return nil, fmt.Errorf("take descriptors: %w", err)
 	}
 	if o.OwnSIGCHLD {
 		p.muteSIGCHLD()

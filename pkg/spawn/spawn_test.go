@@ -132,16 +132,25 @@ func startShell(p *Pool, token Token, dir, script string, place Place) error {
 	if err := fifo.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		return err
 	}
-	if _, err = fifo.Read(make([]byte, 1)); err != nil {
-		return err
+	told := make(chan error, 1)
+	go func() {
+		_, err := fifo.Read(make([]byte, 1))
+		told <- err
+		p.Wake()
+	}()
+	for {
+		select {
+		case err := <-told:
+			// It may be faster than its spawner.
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.awaitSpawners()
+			p.lookAtFlights()
+			return err
+		default:
+			p.Wait(time.Second)
+		}
 	}
-	// It may be faster than its spawner.
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for p.cloning() {
-		p.idle.Wait()
-	}
-	return nil
 }
 
 func sh(script string) *Spec {

@@ -170,6 +170,13 @@ func (s *spawner) launch(opened *[3]int) outcome {
 	err = f.setup(opened, s.cgroup.dir, &p.orig)
 	if err == nil {
 		p.step("clone")
+		if f.prog.vfork() {
+			p.mu.Lock()
+			f.by = s
+			f.at, f.wall = p.clock.now()
+			p.kick() // to look at it in time
+			p.mu.Unlock()
+		}
 		if pid := f.prog.fly(); pid < 0 {
 			err = &StartError{Op: "clone", Path: s.target.cgroup, Errno: syscall.Errno(-pid)}
 		}
@@ -178,16 +185,32 @@ func (s *spawner) launch(opened *[3]int) outcome {
 		return outcome{flight: f}
 	}
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	if f.condemned != "" { // that was told
+		p.flights.hanging--
+		err = nil
+	}
 	p.land(f)
-	p.mu.Unlock()
 	return outcome{err: err}
 }
 
 // forkExec is launch where there is no clone3(2).
 func (s *spawner) forkExec(opened *[3]int) outcome {
 	s.p.step("clone")
+	for _, fd := range s.job.spec.Files {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+			s.phase.Store(done)
+			return outcome{err: &StartError{Op: "pass", Errno: errnoOf(err)}}
+		}
+	}
 	s.target.passed = s.job.spec.Files
-	pid, pidfd, err := forkExec(&s.target, opened, s.cgroup.dir)
+	fds := *opened
+	for i, fd := range fds {
+		if fd < 0 {
+			fds[i] = s.p.flights.devnull
+		}
+	}
+	pid, pidfd, err := forkExec(&s.target, &fds, s.cgroup.dir)
 	if err == nil {
 		s.p.step("cloned")
 	}
@@ -198,6 +221,10 @@ func (s *spawner) forkExec(opened *[3]int) outcome {
 // settle reports what came of the job, if that is known by now. p.mu is held.
 func (s *spawner) settle(o outcome) {
 	p := s.p
+	if o.flight != nil && o.flight.condemned != "" { // and vforked
+		s.bury(o.flight)
+		return
+	}
 	switch {
 	case o.err != nil:
 		p.emit(failed(s.job.token, o.err))
@@ -221,6 +248,16 @@ func (s *spawner) settle(o outcome) {
 		}
 		p.began(s, o, files)
 	}
+}
+
+// bury ends and reaps a child that was reported to have taken too long. p.mu is held.
+func (s *spawner) bury(f *flight) {
+	pidfd := int(f.prog.pidfd)
+	_ = sendSignal(pidfd, int(unix.SIGKILL)) // fails if it is dead
+	_, _ = waitDying(pidfd)
+	unix.Close(pidfd)
+	s.p.flights.hanging--
+	s.p.land(f)
 }
 
 // began reports a child that was made by syscall.ForkExec. p.mu is held.

@@ -451,3 +451,13 @@ func reapOrphans(t *testing.T) {
 		}
 	}
 }
+
+// TestNoStdio: where nothing is said a child has /dev/null.
+func TestNoStdio(t *testing.T) {
+	both(t, func(t *testing.T, p *Pool) {
+		p.Start(1, sh("for i in 0 1 2; do [ \"$(readlink /proc/$$/fd/$i)\" = /dev/null ] || exit 1$i; done; exit 7"))
+		if ev := p.take(t, 2); ev[1].Status.Code != 7 {
+			t.Errorf("%+v", ev[1])
+		}
+	})
+}
