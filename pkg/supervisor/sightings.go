@@ -19,11 +19,10 @@ type sighting struct {
 	handled fsm.Instant
 }
 
-// hear takes in exits. One of a task says "look at this process now": a leader
+// hear takes in exits. One of a task is a doubt whether the process lives: a leader
 // thread may end long before its process does, and a process of many threads
 // ends with the last of them.
 func (w *Witness) hear(events []procevents.Event) {
-	var hints []spawn.Token
 	awaited := false
 	w.mu.Lock()
 	for i := range events {
@@ -44,14 +43,35 @@ func (w *Witness) hear(events []procevents.Event) {
 		}
 		s.kernel = e.Timestamp
 		w.tracked[e.TGID] = s
-		hints = append(hints, s.token)
+		w.doubts = append(w.doubts, doubt{e.TGID, s.token})
 	}
-	look := w.look
 	w.mu.Unlock()
 	if awaited {
 		w.wake()
 	}
-	for _, t := range hints {
+}
+
+// doubt is a process that may have ended.
+type doubt struct {
+	pid   int32
+	token spawn.Token
+}
+
+// resolve has those looked at of which it was heard before the last look that they may
+// have ended, and which the owner has not handled: as a rule there are none, since the
+// pidfd tells sooner. Only the reader calls it.
+func (w *Witness) resolve() {
+	w.mu.Lock()
+	var open []spawn.Token
+	for _, d := range w.doubted {
+		if s, ok := w.tracked[d.pid]; ok && s.token == d.token && s.handled == 0 {
+			open = append(open, d.token)
+		}
+	}
+	w.doubted, w.doubts = w.doubts, w.doubted[:0]
+	look := w.look
+	w.mu.Unlock()
+	for _, t := range open {
 		look(t)
 	}
 }

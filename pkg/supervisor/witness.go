@@ -59,8 +59,8 @@ const (
 // exit; supervision is exact without it.
 //
 // Its reader goroutine counts every event. An exit of a tracked process that
-// was not handled yet makes it look at that process's pidfd; the owner is woken
-// only when the connector is lost or events were.
+// is not handled some milliseconds later makes it look at that process's pidfd; the
+// owner is woken only when the connector is lost or events were.
 type Witness struct {
 	// Lineage may be nil. It is set before Run, or never.
 	Lineage Lineage
@@ -82,6 +82,8 @@ type Witness struct {
 	rouse   func()             // has the owner look at ready
 	tracked map[int32]sighting // by pid
 	unheard int                // how many of them were handled, at most
+	doubts  []doubt            // heard since the last look
+	doubted []doubt            // and before
 
 	// For survivors, see attend.go.
 	exitsOnly  bool // forks are not asked for at all times
@@ -254,7 +256,7 @@ func (w *Witness) read(conn Connector) error {
 			return err
 		case n >= storm:
 			look.Reset(min(calm, stormLook))
-		case n > 0:
+		case n > 0 || len(w.doubts)+len(w.doubted) > 0:
 			look.Reset(calm)
 		default:
 			if err := conn.Wait(); err != nil {
@@ -267,6 +269,7 @@ func (w *Witness) read(conn Connector) error {
 
 // takeIn takes in what has come, and returns how much that was.
 func (w *Witness) takeIn(conn Connector, events []procevents.Event) (total int, err error) {
+	w.resolve()
 	for {
 		n, err := conn.Poll(events)
 		exits := false
