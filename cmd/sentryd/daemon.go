@@ -25,9 +25,8 @@ import (
 	"github.com/sentryd/sentryd/pkg/supervisor"
 )
 
-// spawners is the number of threads that start children, each of which sleeps
-// in vfork until its child has called execve.
-const spawners = 3
+// spawners is how many goroutines prepare starts: each may wait for a file system.
+const spawners = 2
 
 // spareThreads are made at start and kept: Go aborts when it cannot make one
 // later, in a host whose pids are used up.
