@@ -27,7 +27,7 @@ func (s *spawner) openCgroup(path string) *StartError {
 		}
 		switch {
 		case st.frozen:
-			// The child would be born frozen, and its vfork with it.
+			// The child would be born frozen.
 			s.drop()
 			return frozenCgroup(name)
 		case st.populated:

@@ -45,11 +45,11 @@
 //
 // # How a child is made
 //
-// On amd64 and arm64 by clone3(2) with CLONE_VM, CLONE_VFORK, CLONE_FILES,
-// CLONE_PIDFD and CLONE_CLEAR_SIGHAND. Between clone and execve the child runs
+// On amd64 and arm64 by clone3(2) with CLONE_VM, CLONE_FILES, CLONE_PIDFD,
+// CLONE_CHILD_CLEARTID and CLONE_CLEAR_SIGHAND. Between clone and execve the child runs
 // a list of system calls that was prepared beforehand (see program), from a
-// few lines of assembly and no Go at all. Compared with syscall.ForkExec,
-// measured on Linux 6.18 with two CPUs:
+// few lines of assembly and no Go at all, and nobody waits for it (see flight).
+// Compared with syscall.ForkExec, measured on Linux 6.18 with two CPUs:
 //
 //   - 35 % more starts a second of a small static program, since there are no
 //     57 calls of rt_sigaction and no status pipe.
@@ -57,8 +57,8 @@
 //     1.1 ms: the table of descriptors is shared and its lowest part copied by
 //     close_range(2) with CLOSE_RANGE_UNSHARE, rather than copied whole and closed
 //     again. No child holds a copy of another's pidfd.
-//   - A child that hangs before execve does not keep the garbage collector
-//     waiting, holds no lock, and can be killed.
+//   - A child that hangs before execve keeps nobody waiting, neither the next
+//     start nor the garbage collector, holds no lock, and can be killed.
 //   - An error names the step that failed.
 //   - Signals that this process ignores are not ignored in the child.
 //

@@ -15,9 +15,8 @@ import (
 
 // Options of a Pool. The zero value is a good choice.
 type Options struct {
-	// Spawners is the number of goroutines that start children; 2 if zero. A
-	// clone holds its thread until the child has called execve(2), so two
-	// start more than one even where there is one CPU to spare.
+	// Spawners is the number of goroutines that prepare starts; 2 if zero. Each may
+	// wait for a file system.
 	Spawners int
 	// TouchTimeout is how long a file system may take to show an executable,
 	// its interpreter, a directory or a Stdio, and then how long the child may
