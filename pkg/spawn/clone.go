@@ -78,7 +78,7 @@ const (
 func (g *program) setup(t *target, fds *[3]int, cgroup int, orig *origLimit) bool {
 	g.steps, g.names = g.steps[:0], g.names[:0]
 	g.res = result{}
-	g.pidfd = -1
+	g.pidfd, g.alive = -1, 1
 	g.args = cloneArgs{
 		flags: unix.CLONE_VM | unix.CLONE_FILES | unix.CLONE_PIDFD | unix.CLONE_PARENT_SETTID | unix.CLONE_CHILD_CLEARTID |
 			unix.CLONE_CLEAR_SIGHAND,
@@ -210,7 +210,6 @@ func (g *program) vfork() bool { return g.args.flags&unix.CLONE_VFORK != 0 }
 func (g *program) fly() (pid int) {
 	// CLONE_CHILD_CLEARTID has the kernel write 0 when the child leaves our memory
 	// (mm_release), just before it would wake one who waits in vfork(2).
-	g.alive = 1
 	clone := cloneSyscall
 	if g.vfork() {
 		clone = vforkSyscall

@@ -225,8 +225,14 @@ func (s *Supervisor) send(a fsm.Send) {
 	}
 }
 
-// sendSignals sends those that wait for it. CONT, which hardly anybody needs, is
-// sent when all have got what it is to wake them up for.
+// CONT, which hardly anybody needs, is sent when all have got what it is to wake them
+// up for. Where those are many, most end before that, and need none.
+const (
+	many      = 64
+	contAfter = 10 * time.Millisecond
+)
+
+// sendSignals sends those that wait for it.
 func (s *Supervisor) sendSignals() {
 	if len(s.sends) == 0 {
 		return
@@ -234,6 +240,30 @@ func (s *Supervisor) sendSignals() {
 	slices.SortStableFunc(s.sends, func(a, b fsm.Send) int {
 		return cmp.Compare(btoi(a.Signal == int(syscall.SIGCONT)), btoi(b.Signal == int(syscall.SIGCONT)))
 	})
+	first := slices.IndexFunc(s.sends, func(a fsm.Send) bool { return a.Signal == int(syscall.SIGCONT) })
+	if first >= 0 && len(s.sends)-first >= many {
+		s.late = append(s.late, s.sends[first:]...)
+		s.lateAt = s.Clock.Now() + contAfter
+		s.sends = s.sends[:first]
+	}
+	s.sendNow()
+}
+
+// sendLate sends what sendSignals left, to those that have not ended.
+func (s *Supervisor) sendLate() {
+	if len(s.late) == 0 || s.lateAt > s.Clock.Now() {
+		return
+	}
+	for _, a := range s.late {
+		if c := s.children[s.tokens[a.ID]]; c != nil && !c.ended {
+			s.sends = append(s.sends, a)
+		}
+	}
+	s.late = nil
+	s.sendNow()
+}
+
+func (s *Supervisor) sendNow() {
 	list := make([]spawn.Signal, 0, len(s.sends))
 	for _, a := range s.sends {
 		list = append(list, spawn.Signal{Token: s.tokens[a.ID], Signal: a.Signal})

@@ -119,6 +119,8 @@ type Supervisor struct {
 	startedAt fsm.Instant   // when a start was first asked for after that
 	unstarted []*child      // starts that pkg/spawn was not asked for yet, in order
 	sends     []fsm.Send    // signals to main processes, to be sent together
+	late      []fsm.Send    // more of them, for lateAt
+	lateAt    fsm.Instant
 	departed  []spawn.Token // children that are to be forgotten
 
 	happenings []fsm.Action // done, and not yet told
@@ -265,6 +267,7 @@ func (s *Supervisor) Run() Outcome {
 		if at, ok := s.deadline(); ok && at <= s.Clock.Now() {
 			s.untold = true
 			s.releaseHolds()
+			s.sendLate()
 			s.step(fsm.Tick{})
 		}
 	}
@@ -275,6 +278,8 @@ func (s *Supervisor) Run() Outcome {
 		s.takeProcesses()
 		s.settleHolds()
 		s.forgetDeparted()
+		s.lateAt = 0
+		s.sendLate()
 		s.closeJournal()
 	}
 	if *s.outcome == Finished {
@@ -349,6 +354,9 @@ func (s *Supervisor) deadline() (at fsm.Instant, ok bool) {
 	at, ok = s.machine.NextDeadline()
 	if again := s.scribe.retryAt; again != 0 && (!ok || again < at) {
 		at, ok = again, true
+	}
+	if len(s.late) > 0 && (!ok || s.lateAt < at) {
+		at, ok = s.lateAt, true
 	}
 	if len(s.holds) > 0 && (!ok || s.holds[0].until < at) {
 		at, ok = s.holds[0].until, true

@@ -145,6 +145,24 @@ func TestStubbornProcessesAreKilledAtTheTimeout(t *testing.T) {
 	})
 }
 
+// TestContOfMany: where many are to stop, CONT comes when those that end have ended.
+func TestContOfMany(t *testing.T) {
+	inBubble(t, "entries: {a: {command: /bin/a, count: 100, stop: {timeout: 5s}}}", func(t *testing.T, b *bed) {
+		b.stubborn = true
+		procs := b.byPath("/bin/a")
+		b.s.Stop(t.Context(), "a", -1)
+		term, cont := int(syscall.SIGTERM), int(syscall.SIGCONT)
+		for _, want := range [][]int{{term}, {term, cont}} {
+			for _, p := range procs {
+				if !slices.Equal(p.got, want) {
+					t.Fatalf("process %d got %v, want %v", p.pid, p.got, want)
+				}
+			}
+			b.pass(contAfter)
+		}
+	})
+}
+
 func TestReloadThatIsRefusedChangesNothing(t *testing.T) {
 	const good = "entries: {a: {command: /bin/a}}"
 	inBubble(t, good, func(t *testing.T, b *bed) {
