@@ -71,14 +71,16 @@ func (fs *flights) add() error {
 	return err
 }
 
+// close gives back what no flight needs; the last one that lands gives back the rest.
 func (fs *flights) close() {
 	for _, f := range fs.free {
 		f.files.close()
 	}
-	if fs.devnull > 0 {
+	fs.free = nil
+	if len(fs.flying) == 0 && fs.devnull > 0 {
 		unix.Close(fs.devnull)
+		fs.devnull = 0
 	}
-	*fs = flights{}
 }
 
 // take takes a free one.
@@ -164,9 +166,14 @@ func (p *Pool) land(f *flight) {
 	if f.child != nil {
 		f.child.flight = nil
 	}
-	f.files.release()
 	atomic.StoreInt32(&f.prog.pid, 0)
 	f.target, f.job, f.child, f.by, f.touched, f.condemned = target{}, job{}, nil, nil, false, ""
+	if p.closed {
+		f.files.close()
+		fs.close()
+		return
+	}
+	f.files.release()
 	if len(fs.free)+len(fs.flying)-fs.hanging < maxFlights {
 		fs.free = append(fs.free, f)
 	} else {

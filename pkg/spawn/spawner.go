@@ -234,6 +234,7 @@ func (s *spawner) settle(o outcome) {
 			o.flight.prog.awaitLeft(time.Second)
 		}
 		unix.Close(int(o.flight.prog.pidfd))
+		p.land(o.flight)
 	case p.closed:
 		unix.Close(o.pidfd)
 	default:
