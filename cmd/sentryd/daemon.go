@@ -333,7 +333,7 @@ func (d *daemon) serve() error {
 	go d.obey()
 	go d.answer()
 	go d.reload()
-	go d.rest()
+	go rest(d.stop, d.sup, giveBack)
 	d.sayReady()
 	outcome := d.sup.Run()
 	close(d.stop)
