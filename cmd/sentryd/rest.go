@@ -9,7 +9,8 @@ import (
 	"github.com/sentryd/sentryd/pkg/view"
 )
 
-// restEvery is the most often that it is looked whether all entries have settled.
+// restEvery is how long after a start, or the last look, it is looked whether all entries
+// have settled: what a start leaves to be done is done by then.
 const restEvery = time.Second
 
 // pictures are what rest looks at.
@@ -30,12 +31,17 @@ func rest(stop <-chan struct{}, sup pictures, giveBack func()) {
 		case <-ctx.Done():
 		}
 	}()
-	for st := sup.State(); !settled(st); st = sup.Wait(ctx, st.Version) {
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(restEvery):
 		}
+		st := sup.State()
+		if settled(st) {
+			break
+		}
+		sup.Wait(ctx, st.Version)
 	}
 	giveBack()
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/sentryd/sentryd/pkg/view"
 )
@@ -53,6 +54,18 @@ func (f *fakePictures) Wait(ctx context.Context, after uint64) *view.State {
 		}
 	}
 	return f.now
+}
+
+// TestRestAfterAReexec: nothing is about to start, but there is still much to do.
+func TestRestAfterAReexec(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		rest(nil, &fakePictures{now: stateOf(1, view.Running)}, func() {
+			if after := time.Since(began); after < restEvery {
+				t.Errorf("given back after %v", after)
+			}
+		})
+	})
 }
 
 // TestRest gives memory back once, when nothing is about to start any more.
