@@ -43,7 +43,7 @@ func (s *Supervisor) saved(next *config.Config) *state.Daemon {
 	out := s.savedOwn(next)
 	out.Machine = saveMachine(s.machine.Snapshot())
 	s.savePlaces(out)
-	s.descent.save(&out.Machine)
+	s.descent.save(out)
 	return out
 }
 
@@ -265,6 +265,7 @@ func Resume(o Options, saved *state.Daemon) (*Supervisor, error) {
 	s.history.restore(saved.Seq, loadEvents(saved.Events))
 	s.loadCounters(&saved.Counters)
 	s.descent.load(&saved.Machine)
+	s.descent.show(saved.Descendants)
 	s.paused = true
 	s.config = o.Config
 	s.prepare(applied)
