@@ -9,9 +9,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -54,7 +56,7 @@ type daemon struct {
 	lock     *os.File
 	output   *logs.Output
 	pooled   chan struct{} // closed when there are pool and poolErr
-	warm     chan struct{} // closed when the spare threads exist
+	piped    chan struct{} // closed when the FIFOs are taken from the former image; nil: there are none
 	pool     *spawn.Pool
 	poolErr  error
 	cgroups  *spawn.Cgroups // nil where there can be none
@@ -79,14 +81,16 @@ func (d *daemon) run() (err error) {
 	collect := debug.SetGCPercent(-1)
 	d.inheritKept()
 	// Beside reading the state: nobody is answered until that is done.
-	d.pooled, d.warm = make(chan struct{}), make(chan struct{})
+	d.pooled = make(chan struct{})
 	go func() {
 		d.pool, d.poolErr = spawn.New(spawn.Options{Spawners: spawners, Identify: true, OwnSIGCHLD: true, Step: state.Failpoints()})
 		close(d.pooled)
-		spawn.Prewarm(spareThreads)
-		close(d.warm)
 	}()
 	inherited, saved, inheritErr := inherit()
+	warm := sync.OnceFunc(func() { spawn.Prewarm(spareThreads) })
+	if saved == nil {
+		go warm() // after a re-exec somebody waits for the processors
+	}
 	cfg, broken := d.load(saved)
 	if broken != nil && (saved != nil || !d.leftSomething()) {
 		return broken
@@ -129,27 +133,25 @@ func (d *daemon) run() (err error) {
 	if saved != nil {
 		state.Failpoint("resume")
 	}
-	var files map[string]int
-	if inherited != nil {
-		files = inherited.TakeAll()
-	}
-	if err := d.supervise(cfg, dir, saved, files); err != nil {
+	if err := d.supervise(cfg, dir, saved); err != nil {
 		return err
 	}
-	if err := d.serving.start(d.sup); err != nil {
-		return err
-	}
+	d.serving.start(d.sup)
 	state.Failpoint("serve")
 	if saved != nil {
-		d.takeOver(saved)
+		runtime.Gosched() // who waits is answered first
+		d.takeOver(saved, inherited)
 		state.Failpoint("resumed")
 	}
-	for _, fd := range files {
-		unix.Close(fd) // of what could not be taken over, which is said
+	if inherited != nil {
+		inherited.Close() // what nobody can tell the use of
+		if err := inherited.Wrong(); err != nil {
+			log.Error("not all of the former image's descriptors could be taken over", "error", err)
+		}
 	}
+	warm()
 	d.settleKept()
 	debug.SetGCPercent(collect)
-	<-d.warm
 	return d.serve()
 }
 
@@ -216,10 +218,15 @@ func (d *daemon) open(cfg *config.Config, dir string, saved *state.Daemon, inher
 	if err := d.findBinary(saved); err != nil {
 		return err
 	}
-	var pipes *logs.Handover
+	var pipes func() *logs.Handover
 	if saved != nil && saved.Output != nil {
-		pipes = supervisor.LoadPipes(saved.Output)
-		supervisor.TakePipes(pipes, inherited.Take)
+		d.piped = make(chan struct{})
+		pipes = func() *logs.Handover {
+			defer close(d.piped)
+			p := supervisor.LoadPipes(saved.Output)
+			supervisor.TakePipes(p, inherited.Take)
+			return p
+		}
 	}
 	var err error
 	d.output, err = logs.New(logs.Options{
@@ -235,8 +242,14 @@ func (d *daemon) open(cfg *config.Config, dir string, saved *state.Daemon, inher
 	}
 	d.witness = d.newWitness(cfg, inherited)
 	d.witness.Connect()
-	d.serving, err = newServing(d, cfg, dir, inherited)
-	return err
+	if d.serving, err = newServing(d, cfg, dir, inherited); err != nil {
+		return err
+	}
+	if err := d.serving.serve(); err != nil {
+		return err
+	}
+	runtime.Gosched() // who waits is answered first
+	return nil
 }
 
 // newWitness listens to the proc connector, on the socket of the former image
@@ -270,7 +283,7 @@ func (d *daemon) newWitness(cfg *config.Config, inherited *state.Inherited) *sup
 
 // supervise makes the supervisor. After a re-exec it knows what the former image did, and
 // takes over nothing yet: who asks for the picture is answered meanwhile.
-func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, files map[string]int) (err error) {
+func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon) (err error) {
 	log := d.output.Logger()
 	started := time.Now()
 	if saved != nil {
@@ -303,16 +316,24 @@ func (d *daemon) supervise(cfg *config.Config, dir string, saved *state.Daemon, 
 		d.sweepCgroups()
 		return nil
 	}
-	d.sup, err = supervisor.Resume(o, saved, files)
+	d.sup, err = supervisor.Resume(o, saved)
 	return err
 }
 
 // takeOver goes on where the former image stopped.
-func (d *daemon) takeOver(saved *state.Daemon) {
+func (d *daemon) takeOver(saved *state.Daemon, inherited *state.Inherited) {
+	if d.piped != nil {
+		<-d.piped // what is left then is no output's
+	}
+	files := inherited.TakeAll()
+	inherited.CloseLeftovers()
 	// Before anybody is told that the reload is done: what is written after that is
 	// for the next one.
 	d.outdated = d.sup.ConfigChanged()
-	d.sup.TakeOver(d.volatile)
+	d.sup.TakeOver(files, d.volatile)
+	for _, fd := range files {
+		unix.Close(fd) // of what could not be taken over, which is said
+	}
 	d.sayReexeced(time.Unix(0, saved.StartedWall), d.sup.PreviousReexec())
 }
 
@@ -332,7 +353,7 @@ func (d *daemon) serve() error {
 	go d.obey()
 	go d.answer()
 	go d.reload()
-	go d.rest()
+	go rest(d.stop, d.sup, giveBack)
 	d.sayReady()
 	outcome := d.sup.Run()
 	close(d.stop)

@@ -94,6 +94,9 @@ func (d *daemon) Preflight(ctx context.Context, saved *state.Daemon) error {
 	return state.Preflight(ctx, d.binary, []string{checkState}, data)
 }
 
+// Check says whether the next image could tell the descriptors apart.
+func (d *daemon) Check(files []state.File) error { return state.CheckFiles(files) }
+
 // Exec replaces this image by the binary. It returns only when that failed.
 func (d *daemon) Exec(saved *state.Daemon, files []state.File) error {
 	s, err := saved.Saved(d.version)
@@ -101,6 +104,7 @@ func (d *daemon) Exec(saved *state.Daemon, files []state.File) error {
 		return err
 	}
 	files = append(files, state.File{Name: lockName, FD: int(d.lock.Fd())})
+	s.Leftovers = append(d.pool.Leftovers(), d.output.EpollSet())
 	if err := d.sameAsTried(); err != nil {
 		return err
 	}
@@ -181,10 +185,10 @@ func newCheckStateCommand() *cobra.Command {
 	}
 }
 
-// names lists what the former image handed over.
-func names(inherited *state.Inherited) []string {
+// names lists what the former image handed over under such names.
+func names(inherited *state.Inherited, prefix string) []string {
 	if inherited == nil {
 		return nil
 	}
-	return inherited.Names()
+	return inherited.Names(prefix)
 }

@@ -9,30 +9,41 @@ import (
 	"github.com/sentryd/sentryd/pkg/view"
 )
 
-// restEvery is the most often that it is looked whether all entries have settled.
+// restEvery is how long after a start, or the last look, it is looked whether all entries
+// have settled: what a start leaves to be done is done by then.
 const restEvery = time.Second
 
-// rest gives back the memory that it took to start many programs, or to take them over,
-// once that is done: some 2 MiB with 1,000 children, which Go would give back
-// over minutes. A smaller GOGC would save as much, but cost every storm its speed.
-func (d *daemon) rest() {
+// pictures are what rest looks at.
+type pictures interface {
+	State() *view.State
+	Wait(ctx context.Context, after uint64) *view.State
+}
+
+// rest calls giveBack once, when all entries have settled after a start or a re-exec:
+// what that took is needed no more. It returns when that is done, or when stop is closed.
+func rest(stop <-chan struct{}, sup pictures, giveBack func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
 		select {
-		case <-d.stop:
+		case <-stop:
 			cancel()
 		case <-ctx.Done():
 		}
 	}()
-	for st := d.sup.State(); !settled(st); st = d.sup.Wait(ctx, st.Version) {
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(restEvery):
 		}
+		st := sup.State()
+		if settled(st) {
+			break
+		}
+		sup.Wait(ctx, st.Version)
 	}
-	debug.FreeOSMemory()
+	giveBack()
 }
 
 // settled reports whether nothing is about to start or to stop.
@@ -40,4 +51,13 @@ func settled(st *view.State) bool {
 	return !slices.ContainsFunc(st.Entries, func(e *view.Entry) bool {
 		return slices.Contains([]string{view.Starting, view.Stopping, view.Backoff}, e.State)
 	})
+}
+
+// giveBack gives back the memory that it took to start many programs, or to take
+// them over: of the heap some 2 MiB with 1,000 children, which Go would give back over
+// minutes, and of the program itself what has been mapped. A smaller GOGC would save as much
+// of the heap, but cost every storm its speed.
+func giveBack() {
+	debug.FreeOSMemory()
+	unmapProgram()
 }

@@ -81,14 +81,21 @@ func (c *cli) newRootCommand() *cobra.Command {
 Without a NAME a command is about the daemon, with one it is about entries or
 slots of the running daemon: "web" is all of an entry, "web:0" its first slot,
 "'*'" every entry.`,
-		Version:       c.version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		RunE:          func(*cobra.Command, []string) error { return errors.New("no command") },
 	}
 	root.SetOut(c.stdout)
 	root.SetErr(c.stderr)
-	root.SetVersionTemplate("sentryd {{.Version}}\n")
+	// Not cobra's Version, whose output is text/template's: with that in the program
+	// the linker keeps every exported method of every type, which is a sixth of it.
+	version := root.Flags().BoolP("version", "v", false, "version for sentryd")
+	root.RunE = func(cmd *cobra.Command, _ []string) error {
+		if !*version {
+			return errors.New("no command")
+		}
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "sentryd %s\n", c.version)
+		return err
+	}
 	flags := root.PersistentFlags()
 	flags.StringVarP(&c.config, "config", "c", "", "configuration: a path (with a / or ending in .yaml), or a name to look up (default sentry)")
 	flags.StringVarP(&c.socket, "socket", "s", "", "control socket of the daemon to talk to (SENTRYD_SOCKET)")

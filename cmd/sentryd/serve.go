@@ -27,19 +27,23 @@ type serving struct {
 	cfg       *config.Config
 	permit    *api.Permit
 	listeners *api.Listeners
-	metrics   http.Handler
 	processes *procinfo.Reader
+	started   chan struct{} // closed once there are these:
 	sup       *supervisor.Supervisor
-	started   chan struct{} // closed once sup is there
-	release   func()        // what Prepare bound
+	promised  promised // sup, as the server asks it
+	metrics   http.Handler
+	release   func() // what Prepare bound
 
 	mu      sync.Mutex // a re-exec may go on while the daemon ends
 	server  *api.Server
 	stopped bool
 }
 
+// promised is a supervisor that there will be.
+type promised struct{ api.Supervisor }
+
 // newServing binds the sockets, or takes them over from the former image.
-// Nothing is answered before start.
+// Nothing is answered before serve, and nothing that needs the supervisor before start.
 func newServing(d *daemon, cfg *config.Config, dir string, inherited *state.Inherited) (*serving, error) {
 	s := &serving{d: d, cfg: cfg, started: make(chan struct{}), processes: procinfo.New()}
 	var err error
@@ -56,13 +60,15 @@ func newServing(d *daemon, cfg *config.Config, dir string, inherited *state.Inhe
 		s.sup.ListenersChanged()
 		d.keepListeners()
 	})
-	for _, name := range names(inherited) {
-		rest, ok := strings.CutPrefix(name, listenerPrefix)
-		if !ok || strings.HasPrefix(name, supervisor.SocketPrefix) {
+	for _, name := range names(inherited, listenerPrefix) {
+		if strings.HasPrefix(name, supervisor.SocketPrefix) {
 			continue
 		}
-		fd, _ := inherited.Take(name)
-		if err := s.listeners.Inherit(rest, fd); err != nil {
+		fd, ok := inherited.Take(name)
+		if !ok {
+			continue // which is said, and it is bound anew
+		}
+		if err := s.listeners.Inherit(strings.TrimPrefix(name, listenerPrefix), fd); err != nil {
 			log.Error("a listening socket was not taken over", "error", err)
 		}
 	}
@@ -90,14 +96,14 @@ func permitOf(cfg *config.Config) (*api.Permit, error) {
 	return p, nil
 }
 
-// start answers from now on.
-func (s *serving) start(sup *supervisor.Supervisor) error {
-	s.sup = sup
-	close(s.started)
+// start has everything answered from now on.
+func (s *serving) start(sup *supervisor.Supervisor) {
+	s.sup, s.promised.Supervisor = sup, described{sup, s.processes}
 	s.metrics = metrics.New(func() *view.State { return sup.Scrape(s.d.output) }, s.processes)
-	return s.serve()
+	close(s.started)
 }
 
+// serve answers that the daemon is there, and everything else once it is started.
 func (s *serving) serve() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -105,7 +111,8 @@ func (s *serving) serve() error {
 		return nil
 	}
 	server, err := api.NewServer(api.Options{
-		Supervisor: described{s.sup, s.processes}, Permit: s.permit, Hosts: s.cfg.HTTP.Hosts, Metrics: s.metrics, Log: s.d.output.Logger(),
+		Supervisor: &s.promised, Permit: s.permit, Hosts: s.cfg.HTTP.Hosts, Log: s.d.output.Logger(), Ready: s.started,
+		Metrics: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.metrics.ServeHTTP(w, r) }),
 	})
 	if err != nil {
 		return err

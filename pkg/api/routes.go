@@ -58,6 +58,9 @@ func (m methods) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.write(w)
 }
 
+// healthyPath is the one that needs no state to be answered.
+const healthyPath = "/-/healthy"
+
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -83,7 +86,7 @@ func (s *Server) routes() http.Handler {
 	mux.Handle("/v1/diff", methods{http.MethodGet: s.restricted(s.diff)})
 	mux.Handle("/v1/stop", post(s.stopDaemon))
 
-	mux.Handle("/-/healthy", get(s.healthy))
+	mux.Handle(healthyPath, get(s.healthy))
 	mux.Handle("/-/ready", get(s.ready))
 	mux.Handle("/-/reload", post(s.reloadPrometheus))
 	if s.metrics != nil {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -260,6 +261,46 @@ func TestReady(t *testing.T) {
 	}
 	if got := request(t, h.over(t, "tcp"), "GET", "/-/healthy", ""); got.status != 200 {
 		t.Errorf("healthy: %d", got.status)
+	}
+}
+
+// TestHealthyBeforeThereIsAState: all other requests wait for it.
+func TestHealthyBeforeThereIsAState(t *testing.T) {
+	h := newHouse(t, asUser(0))
+	if err := h.server.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var late struct{ Supervisor } // asked too early it panics
+	ready, active := make(chan struct{}), make(chan struct{}, 10)
+	s := h.newServer(t, asUser(0), nil)
+	s.supervisor, s.supervised = &late, ready
+	changed := s.http.ConnState
+	s.http.ConnState = func(c net.Conn, state http.ConnState) {
+		changed(c, state)
+		if state == http.StateActive {
+			active <- struct{}{}
+		}
+	}
+	s.Start(h.listeners)
+	got := make(chan gotten)
+	for _, path := range []string{"/v1/state", "/metrics"} {
+		go func() { got <- request(t, h.over(t, "unix"), "GET", path, "") }()
+		<-active
+	}
+	if got := request(t, h.over(t, "tcp"), "GET", "/-/healthy", ""); got.status != 200 {
+		t.Errorf("healthy: %d", got.status)
+	}
+	select {
+	case early := <-got:
+		t.Errorf("answered before there was a state: %d %s", early.status, early.body)
+	default:
+	}
+	late.Supervisor = h.fakeSupervisor
+	close(ready)
+	for range 2 {
+		if got := <-got; got.status != 200 {
+			t.Errorf("once there is: %d %s", got.status, got.body)
+		}
 	}
 }
 

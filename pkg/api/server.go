@@ -76,6 +76,9 @@ type Options struct {
 	Hosts   []string
 	Metrics http.Handler
 	Log     *slog.Logger
+	// Ready is closed when there is a state to tell of: until then requests wait, all but
+	// GET /-/healthy, and neither Supervisor nor Metrics is asked. Nil: they need not.
+	Ready <-chan struct{}
 }
 
 // Server answers HTTP/1.1 on the sockets of a [Listeners]. It is started once
@@ -86,6 +89,7 @@ type Server struct {
 	hosts      []string
 	metrics    http.Handler
 	log        *slog.Logger
+	supervised <-chan struct{} // closed when supervisor and metrics may be asked; nil: always
 	peers      peers
 
 	encoder   encoder
@@ -110,7 +114,7 @@ func NewServer(o Options) (*Server, error) {
 		o.Permit = p
 	}
 	s := &Server{
-		supervisor: o.Supervisor, permit: o.Permit, hosts: o.Hosts, metrics: o.Metrics, log: o.Log, peers: kernelPeers,
+		supervisor: o.Supervisor, permit: o.Permit, hosts: o.Hosts, metrics: o.Metrics, log: o.Log, supervised: o.Ready, peers: kernelPeers,
 	}
 	s.draining, s.drain = context.WithCancel(context.Background())
 	s.handler = s.routes()
@@ -240,7 +244,24 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
+	if r.URL.Path != healthyPath && !s.await(r.Context()) {
+		panic(http.ErrAbortHandler) // nobody is there any more
+	}
 	s.handler.ServeHTTP(w, r)
+}
+
+// await waits until there is something to tell of, and reports whether that came
+// before the end of ctx.
+func (s *Server) await(ctx context.Context) bool {
+	if s.supervised == nil {
+		return true
+	}
+	select {
+	case <-s.supervised:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func (s *Server) admissible(r *http.Request) error {

@@ -263,6 +263,11 @@ func (o *Output) Close(timeout time.Duration) error {
 	return nil
 }
 
+// EpollSet returns the descriptor of the set that the FIFOs are read from, which is the
+// Output's and close-on-exec. The next image has one of its own, and closes this one, which takes
+// milliseconds with thousands of FIFOs, when it has the time.
+func (o *Output) EpollSet() int { return o.epfd }
+
 // halfway reports whether a line has begun and not ended.
 func (o *Output) halfway() bool {
 	some := func(f *fifo) bool { return len(f.partial) > 0 }

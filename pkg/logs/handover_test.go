@@ -84,7 +84,7 @@ func TestHandovers(t *testing.T) {
 			continue
 		}
 		old := h.Output
-		next, err := New(Options{Dir: h.dir, Out: out, Err: h.errs, Handover: handover})
+		next, err := New(Options{Dir: h.dir, Out: out, Err: h.errs, Handover: func() *Handover { return handover }})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -174,7 +174,7 @@ func TestBadHandover(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	o, err := New(Options{Dir: h.dir, Out: out, Err: h.errs, Handover: handover})
+	o, err := New(Options{Dir: h.dir, Out: out, Err: h.errs, Handover: func() *Handover { return handover }})
 	if err != nil {
 		t.Fatal(err)
 	}

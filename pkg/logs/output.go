@@ -25,8 +25,9 @@ type Options struct {
 	Color  bool // colour labels by entry; Seed only
 	// Level is the least level that Logger passes on. Nil is slog.LevelInfo.
 	Level slog.Leveler
-	// Handover is what Pause of the image before returned, or nil.
-	Handover *Handover
+	// Handover returns what Pause of the image before returned; nil where there is no such
+	// image. It is called once, in a goroutine of its own, so it may take a while.
+	Handover func() *Handover
 }
 
 // Output reads FIFOs and prints lines. Its methods are safe for concurrent
@@ -120,7 +121,7 @@ func New(o Options) (*Output, error) {
 	go func() {
 		defer out.life.Unlock()
 		out.reader.hold(newBacklog(dir, out.boot))
-		out.restore(o.Handover)
+		out.restore(o.Handover())
 		out.publish()
 		out.mu.Unlock()
 		out.reader.start()

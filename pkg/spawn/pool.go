@@ -349,6 +349,31 @@ func (p *Pool) Children() []Child {
 	return l
 }
 
+// Leftovers returns descriptors that are of no use to the next image and take long to be closed, which
+// can wait until that image has the time: the epoll set, of which the kernel takes out
+// one child after the other, and the open cgroups. They are the Pool's, and close-on-exec. It is
+// called between Pause and Resume, when no other goroutine closes any of them.
+func (p *Pool) Leftovers() []int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := make([]int, 0, 1+2*(len(p.children)+len(p.kept)))
+	add := func(fds ...int) {
+		for _, fd := range fds {
+			if fd >= 0 {
+				list = append(list, fd)
+			}
+		}
+	}
+	add(p.ep)
+	for _, c := range p.children {
+		add(c.files.dir, c.files.events)
+	}
+	for _, k := range p.kept {
+		add(k.files.dir, k.files.events)
+	}
+	return list
+}
+
 // add makes a child known and watched. p.mu is held until the caller has
 // queued Started, so that Wait, which needs it too, cannot be faster.
 func (p *Pool) add(token Token, pid, pidfd int, place Place, files cgroupFiles) (*child, error) {

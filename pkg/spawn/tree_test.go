@@ -287,10 +287,22 @@ func TestAdopt(t *testing.T) {
 		if n := len(old.Pause()); n != 0 {
 			t.Errorf("%d unstarted", n)
 		}
+		left := old.Leftovers()
+		if more := len(left) > 1; !slices.Contains(left, old.ep) || more != (place.Cgroup != "") {
+			t.Errorf("leftovers %v, epoll set %d", left, old.ep)
+		}
+		for i, fd := range left {
+			if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags != unix.FD_CLOEXEC || slices.Contains(left[:i], fd) {
+				t.Errorf("leftover %d of %v: flags %d, %v", fd, left, flags, err)
+			}
+		}
 		var list []Child
 		for _, c := range old.Children() {
 			if c.Reaped != (c.Token == 2) {
 				t.Errorf("%+v", c)
+			}
+			if slices.Contains(left, c.PidFD) {
+				t.Errorf("%+v is among the leftovers %v", c, left)
 			}
 			if !c.Reaped {
 				// As through execve: not close-on-exec, and the old pool gone.

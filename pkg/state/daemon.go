@@ -29,6 +29,9 @@ type Daemon struct {
 	Checked []Source `json:"checked"`
 
 	Machine Machine `json:"machine"`
+	// Descendants is how many processes lived below the main ones, by entry, without entries
+	// that had none; nil if that was not known.
+	Descendants map[string]int `json:"descendants,omitzero"`
 	// Cgroups is the directory in which the slots' cgroups are.
 	Cgroups string   `json:"cgroups,omitempty"`
 	Sockets []Socket `json:"sockets,omitempty"` // of entries

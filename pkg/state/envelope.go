@@ -18,7 +18,7 @@ import (
 //	12      8     length of what follows the head in bytes
 //	20      4     CRC-32C of bytes 0 to 19 and of what follows the head
 //	24      …     the parts, each after its length as a uvarint: JSON of a Header;
-//	              fields, each a File; the payload as it is given
+//	              fields, 1 each a File, 2 the leftovers; the payload as it is given
 //
 // In format 1 it was three lines of JSON: header with descriptors, state, output.
 //
@@ -65,6 +65,7 @@ func encode(s *Saved, boot string) ([]byte, error) {
 	for i := range s.Files {
 		b = appendNested(b, 1, func(b []byte) []byte { return appendFile(b, &s.Files[i]) })
 	}
+	b = appendInts(b, 2, s.Leftovers)
 	b = insertLength(b, at)
 	b = appendPart(b, s.Payload)
 
@@ -166,15 +167,14 @@ func readParts(body []byte) (*Saved, error) {
 	}
 	files := fields{rest: parts[1]}
 	for files.next() {
-		var x File
-		if files.num != 1 {
-			continue
+		switch files.num {
+		case 1:
+			var x File
+			files.bad = !x.read(files.nested())
+			s.Files = append(s.Files, x)
+		case 2:
+			files.ints(&s.Leftovers)
 		}
-		if !x.read(files.nested()) {
-			files.bad = true
-			break
-		}
-		s.Files = append(s.Files, x)
 	}
 	if files.bad {
 		return nil, errors.New("the list of descriptors cannot be read")

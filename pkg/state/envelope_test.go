@@ -53,6 +53,19 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// TestLeftovers: they arrive. The fixtures have none.
+func TestLeftovers(t *testing.T) {
+	want := sample()
+	want.Leftovers = []int{12, 13}
+	got, err := decode(encoded(t, want), testBoot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, got, cmp.AllowUnexported(Saved{})); d != "" {
+		t.Error(d)
+	}
+}
+
 // TestFixtures reads states that earlier builds wrote: a change of the format that
 // breaks one needs a new Format.
 func TestFixtures(t *testing.T) {

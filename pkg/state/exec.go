@@ -23,13 +23,14 @@ const Environ = "SENTRYD_STATE_FD"
 var lostNofile atomic.Pointer[unix.Rlimit]
 
 // Exec replaces the running program by path, execve(2), keeping the process,
-// its children and exactly the descriptors in files. It encodes s with files
+// its children and exactly the descriptors in files and s.Leftovers. It encodes s with files
 // in it, seals it, tells the new image where it is, makes SIGHUP, SIGUSR1 and
 // SIGUSR2 ignored so that none can end the new image before it asks to be
 // notified, and goes. Descriptors 0, 1 and 2 stay as they are.
 //
-// The caller has stopped starting processes: Exec takes syscall.ForkLock, so
-// that no child is forked while descriptors are without close-on-exec.
+// The caller has checked the files with [CheckFiles], and has stopped starting
+// processes: Exec takes syscall.ForkLock, so that no child is forked while descriptors
+// are without close-on-exec.
 //
 // Exec refuses while another thread hangs in the kernel, where execve could not
 // end it.
@@ -42,9 +43,6 @@ var lostNofile atomic.Pointer[unix.Rlimit]
 // that syscall.ForkExec starts after a failed execve inherit the raised one. A
 // later Exec hands the right one on all the same.
 func Exec(path string, argv, env []string, s *Saved, files []File) error {
-	if err := checkFiles(files); err != nil {
-		return fmt.Errorf("exec %s: %w", path, err)
-	}
 	if err := noThreadHangs(); err != nil {
 		return fmt.Errorf("exec %s: %w", path, err)
 	}
@@ -64,7 +62,7 @@ func Exec(path string, argv, env []string, s *Saved, files []File) error {
 
 	syscall.ForkLock.Lock()
 	defer syscall.ForkLock.Unlock()
-	fds := []int{fd}
+	fds := append([]int{fd}, s.Leftovers...)
 	for _, file := range files {
 		fds = append(fds, file.FD)
 	}
@@ -131,8 +129,10 @@ func restoreNofile(before unix.Rlimit) {
 	unix.Setrlimit(unix.RLIMIT_NOFILE, &before) // up to the hard limit: allowed
 }
 
-// checkFiles refuses a list that the other side could not tell apart.
-func checkFiles(files []File) error {
+// CheckFiles refuses a list of descriptors that the next image could not tell apart, or
+// would not take for what their names say. With thousands it takes milliseconds, in which
+// the caller may do other things.
+func CheckFiles(files []File) error {
 	names, fds := make(map[string]bool, len(files)), make(map[int]bool, len(files))
 	for _, f := range files {
 		switch {
@@ -143,9 +143,9 @@ func checkFiles(files []File) error {
 		}
 		names[f.Name], fds[f.FD] = true, true
 	}
-	for _, f := range files {
-		if err := verifyKind(f); err != nil {
-			return fmt.Errorf("hand over %q: %w", f.Name, err)
+	for i, err := range verify(files) {
+		if err != nil {
+			return fmt.Errorf("hand over %q: %w", files[i].Name, err)
 		}
 	}
 	return nil
@@ -159,13 +159,17 @@ func without(env []string, names ...string) []string {
 	})
 }
 
+// setCloexec waits for nothing, and is called for thousands of descriptors while nobody
+// is answered: Go's scheduler is not told.
 func setCloexec(fd int, on bool) error {
 	flags := 0
 	if on {
 		flags = unix.FD_CLOEXEC
 	}
-	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, flags)
-	return os.NewSyscallError("fcntl F_SETFD", err)
+	if _, _, errno := unix.RawSyscall(unix.SYS_FCNTL, uintptr(fd), unix.F_SETFD, uintptr(flags)); errno != 0 {
+		return os.NewSyscallError("fcntl F_SETFD", errno)
+	}
+	return nil
 }
 
 const sigIgn = 1

@@ -68,6 +68,13 @@ func playReexec() error {
 			}
 			files = append(files, File{f.Name, fd})
 		}
+		if n := len(inh.Saved.Leftovers); n != 1 {
+			return fmt.Errorf("%d leftovers", n)
+		}
+		if _, err := unix.FcntlInt(uintptr(inh.Saved.Leftovers[0]), unix.F_GETFD, 0); err != nil {
+			return fmt.Errorf("the leftover is not open: %w", err)
+		}
+		inh.CloseLeftovers() // or there are more descriptors each time
 	}
 	if err := describe(generation, files); err != nil {
 		return err
@@ -79,7 +86,14 @@ func playReexec() error {
 	if err != nil {
 		return err
 	}
-	s := &Saved{Payload: json.RawMessage(fmt.Sprint(generation + 1))}
+	set, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	if err := CheckFiles(files); err != nil {
+		return err
+	}
+	s := &Saved{Payload: json.RawMessage(fmt.Sprint(generation + 1)), Leftovers: []int{set}}
 	return Exec(self, os.Args, os.Environ(), s, files)
 }
 
@@ -397,7 +411,7 @@ func TestFailedExecChangesNothing(t *testing.T) {
 	}
 }
 
-func TestExecRefusesBeforeItChangesAnything(t *testing.T) {
+func TestCheckFiles(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -417,9 +431,12 @@ func TestExecRefusesBeforeItChangesAnything(t *testing.T) {
 		`"fifo:b": name or`:   {{"fifo:a", fd}, {"fifo:b", fd}},
 		"bad file descriptor": {{"fifo:a", 1 << 20}},
 	} {
-		err := Exec("/nowhere", []string{"x"}, nil, new(Saved), files)
+		err := CheckFiles(files)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v, want %q", files, err, want)
 		}
+	}
+	if err := CheckFiles([]File{{"fifo:a", fd}, {"fifo:b", other}}); err != nil {
+		t.Error(err)
 	}
 }

@@ -3,53 +3,119 @@ package state
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
-// Inherited is what an image left to the next one with [Exec].
+// Inherited is what an image left to the next one with [Exec]. Its methods may be called
+// from any goroutine.
+//
+// A descriptor is looked at when it is taken: there may be thousands, most of
+// which are needed only after somebody is answered again. One that is closed, or is not
+// what its name says, is not there for who takes it, and is left alone; Wrong tells.
 type Inherited struct {
 	// Saved is the state, nil when it could not be read.
 	Saved *Saved
+
+	mu    sync.Mutex
 	files map[string]int
+	wrong []error
+}
+
+// Wrong says which of the descriptors that were asked for are not there, or not what
+// their names say.
+func (i *Inherited) Wrong() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return errors.Join(i.wrong...)
 }
 
 // Take returns the descriptor of that name, which is the caller's from then
 // on, and false when there is none.
 func (i *Inherited) Take(name string) (fd int, ok bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	fd, ok = i.files[name]
 	delete(i.files, name)
-	return fd, ok
+	if !ok {
+		return -1, false
+	}
+	f := File{name, fd}
+	if err := verifyKind(f); err != nil {
+		i.refuse(f, err)
+		return -1, false
+	}
+	return fd, true
+}
+
+// refuse notes what is wrong with a descriptor. mu is held.
+func (i *Inherited) refuse(f File, err error) {
+	i.wrong = append(i.wrong, fmt.Errorf("inherit %q: %w", f.Name, err))
 }
 
 // TakeAll returns all descriptors that nobody has taken, by name. They are the
 // caller's from then on.
 func (i *Inherited) TakeAll() map[string]int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	list := make([]File, 0, len(i.files))
+	for name, fd := range i.files {
+		list = append(list, File{name, fd})
+	}
 	all := i.files
 	i.files = nil
+	for n, err := range verify(list) {
+		if err != nil {
+			i.refuse(list[n], err)
+			delete(all, list[n].Name)
+		}
+	}
 	return all
 }
 
-// Names returns the names of the descriptors that nobody has taken, sorted.
-func (i *Inherited) Names() []string {
-	return slices.Sorted(maps.Keys(i.files))
+// Names returns the names that begin with prefix of the descriptors that nobody has
+// taken, sorted. Not all of them need be there.
+func (i *Inherited) Names(prefix string) []string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var names []string
+	for name := range i.files {
+		if strings.HasPrefix(name, prefix) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
-// Close closes the descriptors that nobody has taken.
+// CloseLeftovers closes what the former image handed over for that alone: an epoll set,
+// say, of which the kernel takes a microsecond or two for each file that is in it, and would
+// within execve(2) too.
+func (i *Inherited) CloseLeftovers() {
+	if i.Saved == nil {
+		return
+	}
+	for _, fd := range i.Saved.Leftovers {
+		unix.Close(fd)
+	}
+	i.Saved.Leftovers = nil
+}
+
+// Close closes the descriptors that nobody has taken, and the leftovers.
 func (i *Inherited) Close() error {
+	i.CloseLeftovers()
 	var errs []error
-	for name, fd := range i.files {
+	for name, fd := range i.TakeAll() {
 		if err := unix.Close(fd); err != nil {
 			errs = append(errs, fmt.Errorf("close %q: %w", name, err))
 		}
 	}
-	clear(i.files)
 	return errors.Join(errs...)
 }
 
@@ -58,12 +124,9 @@ func (i *Inherited) Close() error {
 // removes [Environ] from the environment, sets close-on-exec on every
 // descriptor from 3 on and closes the one the state was in.
 //
-// With an error the first result is still what could be read. Saved is nil
-// when the state was unreadable: then all that the image before left open is
-// closed, since nobody can tell what it is, and a lock would go with any of it.
-// A descriptor that is closed, or is not
-// what its name says, is missing and left alone. An image that gets an error
-// goes on, as children may be running.
+// With an error Saved is nil, as the state was unreadable: then all that the image
+// before left open is closed, since nobody can tell what it is, and a lock would go with any of it.
+// An image that gets an error goes on, as children may be running.
 func Inherit() (*Inherited, error) {
 	val, ok := os.LookupEnv(Environ)
 	if !ok {
@@ -86,20 +149,19 @@ func Inherit() (*Inherited, error) {
 	// state is unreadable would the others then reach children.
 	marked := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) == nil
 
+	if !marked {
+		for _, fd := range saved.Leftovers {
+			setCloexec(fd, true)
+		}
+		for _, f := range saved.Files {
+			setCloexec(f.FD, true) // who takes it is told if it is not open
+		}
+	}
 	inh := &Inherited{Saved: saved, files: make(map[string]int, len(saved.Files))}
-	var errs []error
 	for _, f := range saved.Files {
-		err := verifyKind(f)
-		if err == nil && !marked {
-			err = setCloexec(f.FD, true)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("inherit %q: %w", f.Name, err))
-			continue
-		}
 		inh.files[f.Name] = f.FD
 	}
-	return inh, errors.Join(errs...)
+	return inh, nil
 }
 
 // closeNameless closes what the image before left open: what has outlived execve is
@@ -119,59 +181,4 @@ func closeNameless() error {
 		}
 	}
 	return nil
-}
-
-// verifyKind checks that a descriptor is open and of the kind its name says.
-func verifyKind(f File) error {
-	kind, _, _ := strings.Cut(f.Name, ":")
-	if kind == KindPidfd && onPidfs(f.FD) {
-		return nil // one system call for what there are most of
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(f.FD, &st); err != nil {
-		return os.NewSyscallError("fstat", err)
-	}
-	mode := st.Mode & unix.S_IFMT
-	ok := false
-	switch kind {
-	case KindPidfd:
-		ok = isPidfd(f.FD)
-	case KindListener:
-		ok = mode == unix.S_IFSOCK && sockopt(f.FD, unix.SO_ACCEPTCONN) == 1
-	case KindSocket:
-		ok = mode == unix.S_IFSOCK && sockopt(f.FD, unix.SO_ACCEPTCONN) == 0
-	case KindNetlink:
-		ok = mode == unix.S_IFSOCK && sockopt(f.FD, unix.SO_DOMAIN) == unix.AF_NETLINK
-	case KindFIFO:
-		ok = mode == unix.S_IFIFO
-	case KindFile:
-		ok = mode == unix.S_IFREG
-	default:
-		return fmt.Errorf("no such kind of descriptor: %q", kind)
-	}
-	if !ok {
-		return fmt.Errorf("descriptor %d is no %s (mode %#o)", f.FD, kind, st.Mode)
-	}
-	return nil
-}
-
-// onPidfs recognises pidfds by their file system (pidfs, 6.9+).
-func onPidfs(fd int) bool {
-	var fs unix.Statfs_t
-	return unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.PID_FS_MAGIC
-}
-
-// isPidfd recognises pidfds without pidfs by the name of their anonymous inode.
-func isPidfd(fd int) bool {
-	link, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
-	return err == nil && link == "anon_inode:[pidfd]"
-}
-
-// sockopt returns an option of the socket level, -1 when it cannot be read.
-func sockopt(fd, opt int) int {
-	v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, opt)
-	if err != nil {
-		return -1
-	}
-	return v
 }

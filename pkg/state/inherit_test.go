@@ -52,7 +52,7 @@ func TestInheritUnreadable(t *testing.T) {
 		if inh == nil || inh.Saved != nil || err == nil {
 			t.Errorf("%q: %v, %v", b, inh, err)
 		}
-		if names := inh.Names(); len(names) != 0 {
+		if names := inh.Names(""); len(names) != 0 {
 			t.Errorf("descriptors %q", names)
 		}
 	}
@@ -83,13 +83,8 @@ func TestInheritWhatIsThere(t *testing.T) {
 	}
 	leave(t, data)
 	inh, err := Inherit()
-	if inh == nil || inh.Saved == nil || err == nil {
+	if inh == nil || inh.Saved == nil || err != nil {
 		t.Fatalf("%v, %v", inh, err)
-	}
-	for _, want := range []string{`"pidfd:wrong": descriptor`, `"fifo:closed": fstat: bad file`} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("%v, want %q", err, want)
-		}
 	}
 	fd, ok := inh.Take("fifo:kept")
 	if !ok || fd != fds[0] {
@@ -102,8 +97,19 @@ func TestInheritWhatIsThere(t *testing.T) {
 	if _, ok := inh.Take("fifo:kept"); ok {
 		t.Error("taken twice")
 	}
+	if err := inh.Wrong(); err != nil {
+		t.Error(err)
+	}
+	if fd, ok := inh.Take("pidfd:wrong"); ok {
+		t.Errorf("a pipe is taken for a pidfd: %d", fd)
+	}
 	if err := inh.Close(); err != nil {
 		t.Error(err)
+	}
+	for _, want := range []string{`"pidfd:wrong": descriptor`, `"fifo:closed": fstat: bad file`} {
+		if err := inh.Wrong(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
 	}
 	if err := unix.Fstat(fds[1], new(unix.Stat_t)); !errors.Is(err, unix.EBADF) {
 		t.Errorf("the rest is still open: %v", err)

@@ -160,7 +160,7 @@ type replay struct {
 	sources   sources
 	marks     Marks
 	entries   map[string]*Entry
-	slots     map[slotName]*Slot
+	slots     map[string]map[int]*Slot // by entry and number
 	retired   map[slotName]Retired
 	processes map[slotName]*Process
 	output    *Output
@@ -170,7 +170,7 @@ type replay struct {
 func newReplay() *replay {
 	return &replay{
 		entries:   make(map[string]*Entry),
-		slots:     make(map[slotName]*Slot),
+		slots:     make(map[string]map[int]*Slot),
 		retired:   make(map[slotName]Retired),
 		processes: make(map[slotName]*Process),
 	}
@@ -243,7 +243,10 @@ func (p *replay) record(kind byte, payload []byte) bool {
 		if !ok {
 			return false
 		}
-		p.slots[slotName{entry, s.Slot}] = s
+		if p.slots[entry] == nil {
+			p.slots[entry] = make(map[int]*Slot)
+		}
+		p.slots[entry][s.Slot] = s
 		delete(p.retired, slotName{entry, s.Slot})
 	case recProcess:
 		x := new(Process)
@@ -269,7 +272,7 @@ func (p *replay) record(kind byte, payload []byte) bool {
 		if !ok {
 			return false
 		}
-		delete(p.slots, n)
+		delete(p.slots[n.entry], n.slot)
 		delete(p.processes, n)
 		p.retired[n] = r
 	case recSlotGone, recProcessGone:
@@ -279,7 +282,7 @@ func (p *replay) record(kind byte, payload []byte) bool {
 		}
 		delete(p.processes, n)
 		if kind == recSlotGone {
-			delete(p.slots, n)
+			delete(p.slots[n.entry], n.slot)
 		}
 	default:
 		p.report.Unknown++
@@ -289,11 +292,7 @@ func (p *replay) record(kind byte, payload []byte) bool {
 
 func (p *replay) entryGone(name string) {
 	delete(p.entries, name)
-	for n := range p.slots {
-		if n.entry == name {
-			delete(p.slots, n)
-		}
-	}
+	delete(p.slots, name)
 	for n := range p.retired {
 		if n.entry == name {
 			delete(p.retired, n)
@@ -317,11 +316,17 @@ func (p *replay) result(report *JournalReport) *Daemon {
 		d = new(Daemon)
 	}
 	d.Applied, d.Checked = p.sources.Applied, p.sources.Checked
-	for _, n := range slices.SortedFunc(maps.Keys(p.slots), compareSlots) {
-		if e := p.entries[n.entry]; e != nil {
-			e.Slots = append(e.Slots, *p.slots[n])
-		} else {
-			report.Bad++
+	for entry, list := range p.slots {
+		e := p.entries[entry]
+		if e == nil {
+			report.Bad += len(list)
+			continue
+		}
+		if len(list) > 0 {
+			e.Slots = make([]Slot, 0, len(list))
+		}
+		for _, n := range slices.Sorted(maps.Keys(list)) {
+			e.Slots = append(e.Slots, *list[n])
 		}
 	}
 	for n, r := range p.retired {

@@ -16,6 +16,9 @@ const Format = 2
 type Saved struct {
 	Header Header
 	Files  []File // set by Exec: the descriptors handed over
+	// Leftovers are descriptors that the next image is given only to close them, when it
+	// has the time; see [Inherited.CloseLeftovers]. The caller of Exec sets them.
+	Leftovers []int
 	// Payload is the state, as [Daemon.Saved] makes it.
 	Payload []byte
 

@@ -80,6 +80,13 @@ func newDescent(clock func() fsm.Instant, forks bool, wake func()) *descent {
 	return d
 }
 
+// expect makes room for n incarnations, before the first.
+func (d *descent) expect(n int) {
+	d.mu.Lock()
+	d.ancestors = make(map[fsm.ID]*ancestor, n)
+	d.mu.Unlock()
+}
+
 // add makes an incarnation's main process known. follow has the program that it
 // runs kept in mind.
 func (d *descent) add(id fsm.ID, a ancestor, follow bool) {

@@ -54,10 +54,10 @@ func TestDescentCounts(t *testing.T) {
 	d.Silent()
 	d.remove(two)
 	want.living = 0
-	saved := state.Machine{Entries: []state.Entry{{Name: "a"}, {Name: "b"}}}
+	saved := state.Daemon{Machine: state.Machine{Entries: []state.Entry{{Name: "a"}, {Name: "b"}}}}
 	d.save(&saved)
 	next := newDescent(func() fsm.Instant { return now }, false, nil)
-	next.load(&saved)
+	next.load(&saved.Machine)
 	if got := next.totals()["a"]; got != want {
 		t.Errorf("after a re-exec %+v, want %+v", got, want)
 	}
@@ -88,6 +88,36 @@ func TestDecorate(t *testing.T) {
 	now += heardAge
 	if d.decorate(base) != shown {
 		t.Error("a picture that is the same is made anew")
+	}
+}
+
+// TestDecorateAfterAReexec shows what the former image knew for as long as it takes to
+// know it anew.
+func TestDecorateAfterAReexec(t *testing.T) {
+	now := fsm.Instant(0)
+	clock := func() fsm.Instant { return now }
+	d := newDescent(clock, true, nil)
+	var saved state.Daemon
+	if d.save(&saved); saved.Descendants != nil {
+		t.Errorf("unheard, and known: %v", saved.Descendants)
+	}
+	d.Lost()
+	if d.save(&saved); saved.Descendants == nil {
+		t.Error("that there are none is known, and not saved")
+	}
+	now = 2 * ms
+	d.add(fsm.ID{Entry: "b"}, ancestor{pid: 100, at: now}, false)
+	d.Observe([]procevents.Event{forkOf(1*ms, 5, 100), forkOf(3*ms, 100, 101)})
+	d.save(&saved)
+	next := newDescent(clock, true, nil)
+	next.show(saved.Descendants)
+	base := &view.State{Version: 7, Entries: []*view.Entry{{Name: "b"}}}
+	if got := next.decorate(base).Entry("b").Descendants; got != 1 {
+		t.Errorf("%d at first", got)
+	}
+	now += readAge
+	if got := next.decorate(base).Entry("b").Descendants; got != 0 {
+		t.Errorf("%d, which nobody knows of any more", got)
 	}
 }
 

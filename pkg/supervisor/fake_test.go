@@ -47,6 +47,7 @@ type edge struct {
 
 	preflight error
 	execErr   error
+	checkErr  error
 	saved     *state.Daemon
 	files     []state.File
 	suspended int
@@ -315,6 +316,7 @@ func (i image) Preflight(_ context.Context, d *state.Daemon) error {
 	}
 	return i.preflight
 }
+func (i image) Check([]state.File) error { return i.checkErr }
 func (i image) Exec(d *state.Daemon, files []state.File) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -1,6 +1,8 @@
 package supervisor
 
 import (
+	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,11 +28,11 @@ func (b *bed) reexec() {
 	b.s.Shutdown(b.t.Context(), true)
 	<-b.done
 	b.answer(true)
-	next, err := Resume(b.options(b.path), b.saved, b.handedOver())
+	next, err := Resume(b.options(b.path), b.saved)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	next.TakeOver(func() []string { return nil })
+	next.TakeOver(b.handedOver(), func() []string { return nil })
 	b.s = next
 	b.run()
 }
@@ -42,6 +44,25 @@ func (b *bed) failReexec() {
 		b.t.Fatal(err)
 	}
 	synctest.Wait()
+}
+
+// TestReexecWithoutItsDescriptors: what the next image would not know is not handed to it.
+func TestReexecWithoutItsDescriptors(t *testing.T) {
+	inBubble(t, "entries: {a: {command: /bin/a, delay: 0}}", func(t *testing.T, b *bed) {
+		b.checkErr = errors.New("descriptor 7 is no pidfd")
+		b.failReexec()
+		if b.saved != nil {
+			t.Error("execve was called")
+		}
+		if last := b.s.State().Daemon.LastReload; last.OK || !strings.Contains(last.Error, "descriptor 7 is no pidfd") {
+			t.Errorf("%+v", last)
+		}
+		b.end(b.byPath("/bin/a")[0], 0)
+		synctest.Wait()
+		if p := b.slot("a", 0); p.State != view.Running || p.Incarnation != 2 {
+			t.Errorf("afterwards: %+v", p)
+		}
+	})
 }
 
 func TestStragglersAreStillKnownAfterOneReexecAndAnotherThatFailed(t *testing.T) {
@@ -103,7 +124,7 @@ func TestFormerPictureUntilTakeOver(t *testing.T) {
 		synctest.Wait()
 		b.s.Shutdown(t.Context(), true)
 		<-b.done
-		next, err := Resume(b.options(b.path), b.saved, b.handedOver())
+		next, err := Resume(b.options(b.path), b.saved)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,7 +137,7 @@ func TestFormerPictureUntilTakeOver(t *testing.T) {
 			t.Errorf("before: %+v", a)
 		}
 		version := st.Version
-		next.TakeOver(func() []string { return []string{"Something is missing."} })
+		next.TakeOver(b.handedOver(), func() []string { return []string{"Something is missing."} })
 		b.run()
 		st = next.State()
 		if st.Daemon.TakingOver || st.Daemon.Reexecs != 1 || st.Version <= version || st.Entry("c") == nil ||

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/sentryd/sentryd/pkg/spawn"
 	"github.com/sentryd/sentryd/pkg/state"
@@ -17,12 +18,15 @@ type Cgroups interface {
 }
 
 // place is where an incarnation is started: in the cgroup of its slot, kept from
-// one to the next, and with what it can be recognised by where there is none.
+// one to the next, or with what it can be recognised by where there is none.
 func (s *Supervisor) place(id fsm.ID) spawn.Place {
 	if s.Cgroups == nil {
 		return spawn.Place{Marks: marks(id)}
 	}
-	return spawn.Place{Cgroup: s.Cgroups.Path(cgroupName(id.Entry, id.Slot)), Settings: s.launchers[id.Entry].limits}
+	return spawn.Place{
+		Cgroup:   s.Cgroups.Path(cgroupName(id.Entry, id.Slot)),
+		Settings: s.launchers[id.Entry].limits,
+	}
 }
 
 func cgroupName(entry string, slot int) string { return entry + ":" + strconv.Itoa(slot) }
@@ -39,8 +43,9 @@ func marks(id fsm.ID) []string {
 // savePlaces notes in a saved state which cgroup each slot's processes are in:
 // the one of the slot, another that Place made, or none.
 func (s *Supervisor) savePlaces(d *state.Daemon) {
-	in := make(map[fsm.ID]string)
-	for _, c := range s.Processes.Children() {
+	children := s.Processes.Children()
+	in := make(map[fsm.ID]string, len(children))
+	for _, c := range children {
 		if known := s.children[c.Token]; known != nil && c.Place.Cgroup != "" {
 			in[known.id] = c.Place.Cgroup
 		}
@@ -49,30 +54,39 @@ func (s *Supervisor) savePlaces(d *state.Daemon) {
 		e := &d.Machine.Entries[i]
 		for j := range e.Slots {
 			slot := &e.Slots[j]
-			slot.Survivor = s.adopted(fsm.ID{Entry: e.Name, Slot: slot.Slot, Incarnation: slot.Incarnation})
-			cgroup, ok := in[fsm.ID{Entry: e.Name, Slot: slot.Slot, Incarnation: slot.Incarnation}]
+			id := fsm.ID{Entry: e.Name, Slot: slot.Slot, Incarnation: slot.Incarnation}
+			slot.Survivor = s.adopted(id)
+			cgroup, ok := in[id]
 			if !ok {
 				continue
 			}
 			// All of them are in one directory, but for a daemon that was moved.
+			dir, name := splitCgroup(cgroup)
 			if d.Cgroups == "" {
-				d.Cgroups = filepath.Dir(cgroup)
+				d.Cgroups = dir
 			}
-			slot.Cgroup = cgroup
-			if filepath.Dir(cgroup) == d.Cgroups {
-				slot.Cgroup = filepath.Base(cgroup)
+			if slot.Cgroup = cgroup; dir == d.Cgroups {
+				slot.Cgroup = name
 			}
 		}
 	}
 }
 
+// splitCgroup is filepath.Split for a path that is clean, without the slash.
+func splitCgroup(path string) (dir, name string) {
+	at := strings.LastIndexByte(path, '/')
+	return path[:max(0, at)], path[at+1:]
+}
+
 // savedPlace is the inverse of savePlaces, for one slot.
 func savedPlace(d *state.Daemon, id fsm.ID, slot *state.Slot) spawn.Place {
-	p := spawn.Place{Cgroup: slot.Cgroup, Marks: marks(id)}
-	if p.Cgroup != "" && !filepath.IsAbs(p.Cgroup) {
-		p.Cgroup = d.Cgroups + "/" + p.Cgroup
+	switch {
+	case slot.Cgroup == "":
+		return spawn.Place{Marks: marks(id)}
+	case filepath.IsAbs(slot.Cgroup):
+		return spawn.Place{Cgroup: slot.Cgroup}
 	}
-	return p
+	return spawn.Place{Cgroup: d.Cgroups + "/" + slot.Cgroup}
 }
 
 // adopted reports whether the process of an incarnation was started by a daemon

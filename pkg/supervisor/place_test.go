@@ -44,6 +44,10 @@ func TestPlacesGoThroughAReexec(t *testing.T) {
 		var got []string
 		for _, c := range b.adopted {
 			got = append(got, c.Place.Cgroup)
+			env := procs[len(got)-1].spec.Env
+			if marks := c.Place.Marks; c.Place.Cgroup == "" && !inEnviron(marks, env) {
+				t.Errorf("marks %v in %v", marks, env)
+			}
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("taken over in %q", got)
@@ -51,6 +55,20 @@ func TestPlacesGoThroughAReexec(t *testing.T) {
 		b.s.Shutdown(t.Context(), false)
 		<-b.done
 	})
+}
+
+// TestMarksWithoutCgroups: a start that gets no cgroup has what its orphans are known by.
+func TestMarksWithoutCgroups(t *testing.T) {
+	inBubble(t, "entries: {a: {command: /bin/a}}", func(t *testing.T, b *bed) {
+		if p := b.byPath("/bin/a")[0]; p.spec.Place.Cgroup != "" || !inEnviron(p.spec.Place.Marks, p.spec.Env) {
+			t.Errorf("%+v in %v", p.spec.Place, p.spec.Env)
+		}
+	})
+}
+
+// inEnviron reports whether there are marks, and an environment has all of them.
+func inEnviron(marks, env []string) bool {
+	return len(marks) == 3 && !slices.ContainsFunc(marks, func(m string) bool { return !slices.Contains(env, m) })
 }
 
 // TestOutOfMemory: a SIGKILL that the kernel sent for lack of memory is put down

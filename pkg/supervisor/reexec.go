@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"time"
@@ -22,8 +23,11 @@ type Handover interface {
 	Binary() string
 	// Preflight runs it on a copy of the state.
 	Preflight(ctx context.Context, saved *state.Daemon) error
-	// Exec replaces this image. It returns only when that failed, and then
-	// nothing has changed.
+	// Check says whether the next image would know the descriptors apart, and take
+	// them for what their names say. It may be called from any goroutine.
+	Check(files []state.File) error
+	// Exec replaces this image, with files that were checked. It returns only when that
+	// failed, and then nothing has changed.
 	Exec(saved *state.Daemon, files []state.File) error
 }
 
@@ -39,7 +43,7 @@ func (s *Supervisor) saved(next *config.Config) *state.Daemon {
 	out := s.savedOwn(next)
 	out.Machine = saveMachine(s.machine.Snapshot())
 	s.savePlaces(out)
-	s.descent.save(&out.Machine)
+	s.descent.save(out)
 	return out
 }
 
@@ -64,6 +68,8 @@ func (s *Supervisor) handOver(next *config.Config, serving []Socket) error {
 	if s.machine.Stopping() || s.outcome != nil {
 		return view.Errorf(view.Unavailable, "the daemon is stopping")
 	}
+	// Nobody is answered meanwhile, and all that is garbage goes with this image.
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	s.paused = true
 	s.Processes.Pause()
 	s.takeProcesses()
@@ -106,34 +112,8 @@ func (s *Supervisor) exec(next *config.Config, serving []Socket) error {
 		return fmt.Errorf("pause the output: %w", err)
 	}
 	defer s.Output.Resume()
-	saved := s.saved(next)
-	// The preflight saw an earlier state. What the next image would refuse of
-	// this one would leave the processes to nobody.
-	if err := checkMachine(&saved.Machine); err != nil {
-		return fmt.Errorf("the state does not hold together: %w", err)
-	}
-	saved.Output = saveOutput(pipes)
-	if s.Keeper != nil {
-		saved.Kept = s.Keeper.Names()
-	}
-	var files []state.File
-	for _, p := range pipes.FIFOs {
-		if p.FD < 0 {
-			continue
-		}
-		files = append(files, state.File{Name: pipeName(p), FD: p.FD})
-	}
-	for _, c := range s.Processes.Children() {
-		if known := s.children[c.Token]; known != nil && c.PidFD >= 0 {
-			files = append(files, state.File{Name: pidfdName(known.id), FD: c.PidFD})
-		}
-	}
-	var passed []state.File
-	saved.Sockets, passed = s.saveSockets()
-	files = append(files, passed...)
-	for _, sock := range serving {
-		files = append(files, state.File{Name: sock.Name, FD: sock.FD})
-	}
+	sockets, files := s.saveSockets()
+	files = append(s.handedOver(pipes, serving), files...)
 	// One that is configured otherwise is opened anew by the next image.
 	if conn := s.Witness.connector(); conn != nil && next.ProcConnector == s.config.ProcConnector {
 		if f, err := conn.File(); err == nil {
@@ -141,8 +121,45 @@ func (s *Supervisor) exec(next *config.Config, serving []Socket) error {
 			files = append(files, state.File{Name: ConnectorName, FD: int(f.Fd())})
 		}
 	}
+	checked := make(chan error, 1)
+	go func() { checked <- s.Handover.Check(files) }()
+	saved := s.saved(next)
+	saved.Sockets, saved.Output = sockets, saveOutput(pipes)
+	if s.Keeper != nil {
+		saved.Kept = s.Keeper.Names()
+	}
+	// The preflight saw an earlier state. What the next image would refuse of
+	// this one would leave the processes to nobody.
+	err = checkMachine(&saved.Machine)
+	if err := <-checked; err != nil {
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("the state does not hold together: %w", err)
+	}
 	state.Failpoint("exec")
 	return s.Handover.Exec(saved, files)
+}
+
+// handedOver lists the descriptors of processes, their output and serving.
+func (s *Supervisor) handedOver(pipes *logs.Handover, serving []Socket) []state.File {
+	children := s.Processes.Children()
+	files := make([]state.File, 0, len(pipes.FIFOs)+len(children)+len(serving))
+	for _, p := range pipes.FIFOs {
+		if p.FD < 0 {
+			continue
+		}
+		files = append(files, state.File{Name: pipeName(p), FD: p.FD})
+	}
+	for _, c := range children {
+		if known := s.children[c.Token]; known != nil && c.PidFD >= 0 {
+			files = append(files, state.File{Name: pidfdName(known.id), FD: c.PidFD})
+		}
+	}
+	for _, sock := range serving {
+		files = append(files, state.File{Name: sock.Name, FD: sock.FD})
+	}
+	return files
 }
 
 // Names of handed-over descriptors.
@@ -214,7 +231,6 @@ type resumption struct {
 	saved   *state.Daemon
 	snap    fsm.Snapshot
 	applied *config.Config
-	files   map[string]int
 	slots   []takenSlot
 }
 
@@ -227,10 +243,9 @@ type takenSlot struct {
 
 // Resume returns a supervisor that knows what a former image knew, and whose
 // picture is that image's, so that readers need not wait until its processes are
-// taken over. TakeOver does that, before Run. files are the descriptors handed over,
-// by name; those that are left in it after TakeOver are the caller's. Only a state
+// taken over. TakeOver does that, before Run. Only a state
 // that makes no sense at all is an error.
-func Resume(o Options, saved *state.Daemon, files map[string]int) (*Supervisor, error) {
+func Resume(o Options, saved *state.Daemon) (*Supervisor, error) {
 	snap, err := loadMachine(&saved.Machine)
 	if err != nil {
 		return nil, fmt.Errorf("saved state: %w", err)
@@ -244,7 +259,7 @@ func Resume(o Options, saved *state.Daemon, files map[string]int) (*Supervisor, 
 		return nil, fmt.Errorf("saved state: configuration: %w", err)
 	}
 	s := newSupervisor(o, m)
-	r := &resumption{saved: saved, snap: snap, applied: applied, files: files}
+	r := &resumption{saved: saved, snap: snap, applied: applied}
 	s.resumption = r
 	d := &s.publisher.daemon
 	s.prevReexecAt = state.Time(saved.ReexecedWall)
@@ -253,6 +268,7 @@ func Resume(o Options, saved *state.Daemon, files map[string]int) (*Supervisor, 
 	s.history.restore(saved.Seq, loadEvents(saved.Events))
 	s.loadCounters(&saved.Counters)
 	s.descent.load(&saved.Machine)
+	s.descent.show(saved.Descendants)
 	s.paused = true
 	s.config = o.Config
 	s.prepare(applied)
@@ -262,10 +278,11 @@ func Resume(o Options, saved *state.Daemon, files map[string]int) (*Supervisor, 
 }
 
 // TakeOver goes on where the former image stopped. Call it once after Resume, before
-// Run and in the same goroutine; commands wait until Run. missing says what Options.Missing
+// Run and in the same goroutine; commands wait until Run. files are the descriptors handed over,
+// by name; those that are left in it are the caller's. missing says what Options.Missing
 // did not tell yet, and may take a while. What cannot be taken over is said and, as far as a process is
 // concerned, counted as an end of unknown status.
-func (s *Supervisor) TakeOver(missing func() []string) {
+func (s *Supervisor) TakeOver(files map[string]int, missing func() []string) {
 	r := s.resumption
 	s.resumption = nil
 	d := &s.publisher.daemon
@@ -273,9 +290,9 @@ func (s *Supervisor) TakeOver(missing func() []string) {
 	d.Reexecs, d.ReexecedAt, d.TakingOver = r.saved.Reexecs+1, &now, false
 	s.counts.reexec(resultOK)
 
-	s.adopt(r)
+	s.adopt(r, files)
 	d.Missing = append(slices.Clone(d.Missing), missing()...)
-	s.adoptSockets(r.saved.Sockets, r.files)
+	s.adoptSockets(r.saved.Sockets, files)
 	s.prepare(s.config)
 	s.publisher.redescribe()
 	s.retainSockets()
@@ -325,6 +342,15 @@ func checkMachine(saved *state.Machine) error {
 
 // recall makes the processes of the former image known. They are not watched yet.
 func (s *Supervisor) recall(r *resumption) {
+	n := 0
+	for i := range r.snap.Entries {
+		n += len(r.snap.Entries[i].Slots)
+	}
+	// Room that is made at once: maps that grow are what this takes longest for.
+	s.children, s.tokens = make(map[spawn.Token]*child, n), make(map[fsm.ID]spawn.Token, n)
+	s.descent.expect(n)
+	s.Witness.expect(n)
+	r.slots = make([]takenSlot, 0, n)
 	for i := range r.snap.Entries {
 		e := &r.snap.Entries[i]
 		saved := r.saved.Machine.Entries[i].Slots // that this was made of, in the same order
@@ -344,11 +370,11 @@ func (s *Supervisor) recall(r *resumption) {
 
 // adopt has the processes of the former image watched: they are our children
 // still.
-func (s *Supervisor) adopt(r *resumption) {
+func (s *Supervisor) adopt(r *resumption, files map[string]int) {
 	list := make([]spawn.Child, 0, len(r.slots))
 	taken := make([]takenSlot, 0, len(r.slots))
 	for _, t := range r.slots {
-		fd, ok := r.files[pidfdName(t.id)]
+		fd, ok := files[pidfdName(t.id)]
 		if ok {
 			s.identify(t.child, fd)
 		}
@@ -368,7 +394,7 @@ func (s *Supervisor) adopt(r *resumption) {
 			s.lose(t.child, t.slot, err)
 			continue
 		}
-		delete(r.files, pidfdName(t.id))
+		delete(files, pidfdName(t.id))
 	}
 	s.attendAll()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/sentryd/sentryd/pkg/config"
@@ -146,6 +147,9 @@ func (s *Supervisor) refuseReload(err error) {
 // reexec hands over to the next image. It comes back only when that failed.
 func (s *Supervisor) reexec(next *config.Config) {
 	defer func() { <-s.reloading }()
+	// The preflight has left as much garbage as the hand-over makes, and memory that was
+	// used is there sooner than memory that is new.
+	runtime.GC()
 	serving, failure := s.Serving.Suspend()
 	if failure == nil {
 		err := s.ask(context.Background(), func() { failure = s.handOver(next, serving) })

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sentryd/sentryd/pkg/state"
@@ -38,6 +39,7 @@ func saveEntry(e *fsm.EntrySnapshot) state.Entry {
 		}
 		out.Retired[n] = state.Retired{Incarnation: r.Incarnation, Held: r.Held}
 	}
+	out.Slots = slices.Grow(out.Slots, len(e.Slots))
 	for i := range e.Slots {
 		out.Slots = append(out.Slots, saveSlot(&e.Slots[i]))
 	}
@@ -121,6 +123,7 @@ func loadEntry(e *state.Entry) (fsm.EntrySnapshot, error) {
 	for n, r := range e.Retired {
 		out.Retired[n] = fsm.Retired{Incarnation: r.Incarnation, Held: r.Held}
 	}
+	out.Slots = slices.Grow(out.Slots, len(e.Slots))
 	for i := range e.Slots {
 		out.Slots = append(out.Slots, p.slot(&e.Slots[i]))
 	}

@@ -87,6 +87,13 @@ func (w *Witness) forgetHandled() {
 	w.unheard = 0
 }
 
+// expect makes room for n processes, before the first.
+func (w *Witness) expect(n int) {
+	w.mu.Lock()
+	w.tracked = make(map[int32]sighting, n)
+	w.mu.Unlock()
+}
+
 // track has the exit of a process heard of.
 func (w *Witness) track(pid int, t spawn.Token, started fsm.Instant) {
 	w.mu.Lock()

@@ -254,11 +254,11 @@ func TestNextImageGoesOn(t *testing.T) {
 		if got := <-b.done; got != Kept {
 			t.Fatalf("outcome %v", got)
 		}
-		next, err := Resume(b.options(b.path), b.saved, b.handedOver())
+		next, err := Resume(b.options(b.path), b.saved)
 		if err != nil {
 			t.Fatal(err)
 		}
-		next.TakeOver(func() []string { return nil })
+		next.TakeOver(b.handedOver(), func() []string { return nil })
 		b.s = next
 		b.run()
 		st := b.s.State()
@@ -300,11 +300,11 @@ func TestProcessThatWasNotHandedOverIsAnUnknownEnd(t *testing.T) {
 		synctest.Wait()
 		b.s.Shutdown(t.Context(), true)
 		<-b.done
-		next, err := Resume(b.options(b.path), b.saved, nil)
+		next, err := Resume(b.options(b.path), b.saved)
 		if err != nil {
 			t.Fatal(err)
 		}
-		next.TakeOver(func() []string { return nil })
+		next.TakeOver(nil, func() []string { return nil })
 		b.s = next
 		b.run()
 		if x := b.slot("a", 0).LastExit; x == nil || x.Reason != view.ReasonUnknown || x.Code != nil || x.CPUSeconds != nil {

@@ -84,6 +84,7 @@ func (m *Machine) Snapshot() Snapshot {
 	for _, e := range m.order {
 		es := e.snapshot()
 		es.Retired, es.Counters = maps.Clone(e.retired), e.counters.clone()
+		es.Slots = slices.Grow(es.Slots, e.present)
 		for _, s := range e.slots {
 			if s != nil {
 				es.Slots = append(es.Slots, s.snapshot())
@@ -127,7 +128,7 @@ func Restore(snap Snapshot) (*Machine, error) {
 	m := New()
 	m.stopping, m.killing, m.done, m.ignored = snap.Stopping, snap.Killing, snap.Done, snap.Ignored
 	for _, es := range snap.Entries {
-		if err := m.restoreEntry(es); err != nil {
+		if err := m.restoreEntry(&es); err != nil {
 			return nil, err
 		}
 	}
@@ -138,7 +139,7 @@ func Restore(snap Snapshot) (*Machine, error) {
 	return m, nil
 }
 
-func (m *Machine) restoreEntry(es EntrySnapshot) error {
+func (m *Machine) restoreEntry(es *EntrySnapshot) error {
 	switch {
 	case m.entries[es.Name] != nil:
 		return fmt.Errorf("entry %s stands twice in the snapshot", es.Name)
@@ -152,9 +153,10 @@ func (m *Machine) restoreEntry(es EntrySnapshot) error {
 	e.counters = es.Counters.clone()
 	maps.Copy(e.retired, es.Retired)
 	e.roll = roll{gen: es.Roll.Gen, next: es.Roll.Next, batch: es.Roll.Batch, by: es.Roll.By, active: es.Roll.Active}
-	for _, ss := range es.Slots {
-		if err := m.restoreSlot(e, ss); err != nil {
-			return fmt.Errorf("entry %s: slot %d: %w", es.Name, ss.Slot, err)
+	e.slots = slices.Grow(e.slots, len(es.Slots))
+	for i := range es.Slots {
+		if err := m.restoreSlot(e, &es.Slots[i]); err != nil {
+			return fmt.Errorf("entry %s: slot %d: %w", es.Name, es.Slots[i].Slot, err)
 		}
 	}
 	for n := range e.count {
@@ -165,7 +167,7 @@ func (m *Machine) restoreEntry(es EntrySnapshot) error {
 	return nil
 }
 
-func (m *Machine) restoreSlot(e *entry, ss SlotSnapshot) error {
+func (m *Machine) restoreSlot(e *entry, ss *SlotSnapshot) error {
 	switch {
 	case ss.Slot < 0 || ss.Slot >= MaxCount:
 		return fmt.Errorf("number out of range")
