@@ -1,6 +1,9 @@
 package supervisor
 
 import (
+	"slices"
+	"time"
+
 	"github.com/sentryd/sentryd/pkg/procevents"
 	"github.com/sentryd/sentryd/pkg/spawn"
 	"github.com/sentryd/sentryd/pkg/supervisor/fsm"
@@ -23,7 +26,7 @@ type sighting struct {
 // thread may end long before its process does, and a process of many threads
 // ends with the last of them.
 func (w *Witness) hear(events []procevents.Event) {
-	awaited := false
+	awaited, now := false, time.Now()
 	w.mu.Lock()
 	for i := range events {
 		e := &events[i]
@@ -43,7 +46,7 @@ func (w *Witness) hear(events []procevents.Event) {
 		}
 		s.kernel = e.Timestamp
 		w.tracked[e.TGID] = s
-		w.doubts = append(w.doubts, doubt{e.TGID, s.token})
+		w.doubts = append(w.doubts, doubt{e.TGID, s.token, now})
 	}
 	w.mu.Unlock()
 	if awaited {
@@ -51,24 +54,36 @@ func (w *Witness) hear(events []procevents.Event) {
 	}
 }
 
-// doubt is a process that may have ended.
+// doubt is a process that may have ended, and since when that is known.
 type doubt struct {
 	pid   int32
 	token spawn.Token
+	since time.Time
 }
 
-// resolve has those looked at of which it was heard before the last look that they may
-// have ended, and which the owner has not handled: as a rule there are none, since the
-// pidfd tells sooner. Only the reader calls it.
+// doubtFor is how long the owner may take to handle an exit before the process is
+// looked at: the pidfd tells sooner, and a thousand that end at once take their time.
+const doubtFor = time.Second
+
+// resolve has the processes looked at that are in doubt for long. Only the reader calls it.
 func (w *Witness) resolve() {
+	if len(w.doubts) == 0 {
+		return
+	}
+	now := time.Now()
 	w.mu.Lock()
 	var open []spawn.Token
-	for _, d := range w.doubted {
-		if s, ok := w.tracked[d.pid]; ok && s.token == d.token && s.handled == 0 {
-			open = append(open, d.token)
+	w.doubts = slices.DeleteFunc(w.doubts, func(d doubt) bool {
+		s, ok := w.tracked[d.pid]
+		if !ok || s.token != d.token || s.handled != 0 {
+			return true
 		}
-	}
-	w.doubted, w.doubts = w.doubts, w.doubted[:0]
+		if now.Sub(d.since) < doubtFor {
+			return false
+		}
+		open = append(open, d.token)
+		return true
+	})
 	look := w.look
 	w.mu.Unlock()
 	for _, t := range open {

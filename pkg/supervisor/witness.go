@@ -59,7 +59,7 @@ const (
 // exit; supervision is exact without it.
 //
 // Its reader goroutine counts every event. An exit of a tracked process that
-// is not handled some milliseconds later makes it look at that process's pidfd; the
+// is not handled a second later makes it look at that process's pidfd; the
 // owner is woken only when the connector is lost or events were.
 type Witness struct {
 	// Lineage may be nil. It is set before Run, or never.
@@ -82,8 +82,7 @@ type Witness struct {
 	rouse   func()             // has the owner look at ready
 	tracked map[int32]sighting // by pid
 	unheard int                // how many of them were handled, at most
-	doubts  []doubt            // heard since the last look
-	doubted []doubt            // and before
+	doubts  []doubt            // that are not resolved
 
 	// For survivors, see attend.go.
 	exitsOnly  bool // forks are not asked for at all times
@@ -256,7 +255,7 @@ func (w *Witness) read(conn Connector) error {
 			return err
 		case n >= storm:
 			look.Reset(min(calm, stormLook))
-		case n > 0 || len(w.doubts)+len(w.doubted) > 0:
+		case n > 0 || len(w.doubts) > 0:
 			look.Reset(calm)
 		default:
 			if err := conn.Wait(); err != nil {
