@@ -12,8 +12,9 @@ import (
 // hands them on: the spawner, then the child, then Pool.kept, from which the next
 // start takes them.
 type cgroupFiles struct {
-	dir    int // O_PATH, to be cloned into; or -1
-	events int // its cgroup.events, or -1
+	dir     int  // O_PATH, to be cloned into; or -1
+	events  int  // its cgroup.events, or -1
+	limited bool // it may have a limit of memory
 }
 
 func noFiles() cgroupFiles { return cgroupFiles{dir: -1, events: -1} }

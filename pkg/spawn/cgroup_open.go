@@ -82,7 +82,8 @@ func (s *spawner) open(name string) (made bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	s.cgroup = cgroupFiles{dir: dir, events: -1}
+	// A limit of memory may be anybody's.
+	s.cgroup = cgroupFiles{dir: dir, events: -1, limited: unix.Faccessat(dir, "memory.max", unix.F_OK, 0) == nil}
 	if s.p.held.Load() < maxHeld {
 		// Where it fails, for want of descriptors say, it is opened when it is needed.
 		if fd, err := openRaw(dir, "cgroup.events", unix.O_RDONLY|unix.O_CLOEXEC); err == nil {

@@ -78,7 +78,8 @@ const (
 func (g *program) setup(t *target, fds *[3]int, cgroup int, orig *origLimit) bool {
 	g.steps, g.names = g.steps[:0], g.names[:0]
 	g.res = result{}
-	g.pidfd, g.alive = -1, 1
+	atomic.StoreInt32(&g.pidfd, -1) // both may be looked at, see condemn
+	atomic.StoreUint32(&g.alive, 1)
 	g.args = cloneArgs{
 		flags: unix.CLONE_VM | unix.CLONE_FILES | unix.CLONE_PIDFD | unix.CLONE_PARENT_SETTID | unix.CLONE_CHILD_CLEARTID |
 			unix.CLONE_CLEAR_SIGHAND,
@@ -87,8 +88,10 @@ func (g *program) setup(t *target, fds *[3]int, cgroup int, orig *origLimit) boo
 		parentTID:  uint64(uintptr(unsafe.Pointer(&g.pid))),
 		exitSignal: uint64(unix.SIGCHLD),
 	}
-	if t.oom != nil {
-		// Without it the kernel has all who share the memory have that score, us too.
+	if t.oom != nil || t.limited {
+		// Without it the kernel has all who share the memory have that score, us too
+		// (__set_oom_adj), and where it kills one of them for want of memory, as it
+		// never does who is in vfork(2), it kills all (__oom_kill_process).
 		g.args.flags |= unix.CLONE_VFORK
 	}
 	if cgroup >= 0 {
@@ -210,11 +213,15 @@ func (g *program) vfork() bool { return g.args.flags&unix.CLONE_VFORK != 0 }
 func (g *program) fly() (pid int) {
 	// CLONE_CHILD_CLEARTID has the kernel write 0 when the child leaves our memory
 	// (mm_release), just before it would wake one who waits in vfork(2).
-	clone := cloneSyscall
-	if g.vfork() {
-		clone = vforkSyscall
-	}
-	pid = int(clone(&g.args, &g.steps[0], uintptr(len(g.steps)), &g.res))
+	pid = int(vforkSyscall(&g.args, &g.steps[0], uintptr(len(g.steps)), &g.res))
+	runtime.KeepAlive(g)
+	return pid
+}
+
+// flyNow is fly for who is not to be kept waiting by Go's scheduler, which is not told.
+// The child must not take vfork.
+func (g *program) flyNow() (pid int) {
+	pid = int(cloneSyscall(&g.args, &g.steps[0], uintptr(len(g.steps)), &g.res))
 	runtime.KeepAlive(g)
 	return pid
 }

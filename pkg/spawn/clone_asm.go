@@ -30,7 +30,7 @@ func entersyscall()
 //go:linkname exitsyscall runtime.exitsyscall
 func exitsyscall()
 
-// vforkSyscall is clone with CLONE_VFORK, known to the scheduler.
+// vforkSyscall is clone, known to the scheduler.
 //
 //go:nosplit
 //go:norace
@@ -41,8 +41,9 @@ func vforkSyscall(args *cloneArgs, steps *step, n uintptr, res *result) (pid uin
 	return pid
 }
 
-// cloneSyscall is clone without CLONE_VFORK. It does not block, so the scheduler need
-// not be told; it runs no Go, so the race detector has nothing to see.
+// cloneSyscall is clone without CLONE_VFORK, which the scheduler is not told of: it blocks
+// for no longer than the kernel moves processes between cgroups. It runs no Go, so the
+// race detector has nothing to see.
 //
 //go:nosplit
 //go:norace

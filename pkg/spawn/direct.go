@@ -25,7 +25,7 @@ func (p *Pool) startDirect(token Token, s *Spec) bool {
 		return false
 	}
 	k, ok := p.kept[s.Place.Cgroup]
-	if !ok {
+	if !ok || k.files.limited {
 		return false
 	}
 	if now, _ := p.clock.now(); now-k.at >= freshFor {
@@ -49,7 +49,7 @@ func (p *Pool) startDirect(token Token, s *Spec) bool {
 		return false
 	}
 	p.step("clone")
-	if f.prog.fly() < 0 {
+	if f.prog.flyNow() < 0 {
 		p.land(f)
 		return false
 	}

@@ -30,7 +30,7 @@ type flight struct {
 	files     *files
 	job       job
 	touched   bool     // by a spawner: what is in its way is final
-	by        *spawner // that sleeps until it has landed, see program.vfork; or nil
+	by        *spawner // that makes it; nil from follow on
 	child     *child   // nil until follow
 	at        time.Duration
 	wall      int64
@@ -154,6 +154,8 @@ func (p *Pool) follow(f *flight, place Place, files cgroupFiles) {
 		return
 	}
 	c.flight, f.child, f.by, c.ooms = f, c, nil, f.target.ooms
+	// A user's zombies count against his limit of processes.
+	c.prompt = f.job.spec.Attributes != nil
 	if !p.brief {
 		p.kick() // to look at it
 	}
@@ -278,7 +280,8 @@ func (p *Pool) fell(c *child) (began bool) {
 		p.flights.hanging--
 		p.unstick(stuck)
 	}
-	killed := err.Errno == syscall.EINTR && c.place.Cgroup != "" && again.renew == ""
+	signaled := c.killed || c.signals > 0
+	killed := err.Errno == syscall.EINTR && c.place.Cgroup != "" && again.renew == "" && !signaled
 	if killed {
 		c.vacant, again.renew = 0, c.place.Cgroup
 	}
@@ -286,7 +289,7 @@ func (p *Pool) fell(c *child) (began bool) {
 	p.forget(c)
 	switch {
 	case stuck != "": // that was told
-	case touched && !killed:
+	case touched && !killed || signaled:
 		p.emit(failed(again.token, err))
 	default:
 		p.enqueue(again)
@@ -321,9 +324,15 @@ func (p *Pool) ground() (unstarted []Token) {
 		var wait *flight
 		for _, f := range slices.Clone(p.flights.flying) {
 			switch {
-			case f.child == nil || f.condemned != "":
+			case f.child == nil:
+			case f.condemned != "":
+				if f.prog.left() && dead(f.child.pidfd) {
+					_ = p.fell(f.child) // the next image does not know it
+				}
 			case !f.prog.left():
 				wait = f
+			case f.prog.arrived():
+				p.begun(f, p.identify)
 			default: // it ends without having come to its program
 				c := f.child
 				_, _ = waitDying(c.pidfd)

@@ -241,6 +241,60 @@ func TestPause(t *testing.T) {
 	}
 }
 
+// TestPauseAtExec: a child that comes to its program while Pause looks has started.
+func TestPauseAtExec(t *testing.T) {
+	p := newTestPool(t, Options{}, nil)
+	spec := static(t, pause())
+	var token Token
+	for round := range 60 {
+		first := token
+		for range maxFlights {
+			p.Start(token, spec)
+			token++
+		}
+		p.Wait(time.Duration(round%40) * 10 * time.Microsecond)
+		unstarted := p.Pause()
+		started := 0
+		for _, e := range p.Events(nil) {
+			started += btoi(e.Kind == Started)
+		}
+		if started+len(unstarted) != int(token-first) {
+			t.Fatalf("round %d: %d started, %d will not", round, started, len(unstarted))
+		}
+		p.Resume()
+		p.killAll()
+	}
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// TestCloseBeforeClone: a spawner that is at it when the Pool is closed leaves nothing.
+func TestCloseBeforeClone(t *testing.T) {
+	at, on := make(chan struct{}), make(chan struct{})
+	g := testCgroups(t)
+	p := newTestPool(t, Options{Spawners: 1, Step: func(name string) {
+		if name == "clone" {
+			close(at)
+			<-on
+		}
+	}}, nil)
+	spec := static(t, exitWith(0))
+	spec.Place.Cgroup = g.Path("a")
+	p.Start(1, spec)
+	<-at
+	if err := os.Remove(spec.Place.Cgroup); err != nil { // so that the clone fails
+		t.Fatal(err)
+	}
+	p.Close()
+	close(on)
+	p.waitSpawners()
+}
+
 // TestPauseHanging: a spawner that hangs does not hold up Pause, and its job comes back.
 func TestPauseHanging(t *testing.T) {
 	p, letGo := hangingPool(t, Options{TouchTimeout: time.Hour})

@@ -30,6 +30,7 @@ var helpers = map[string]func() error{
 	"controllers": helpControllers,
 	"refused":     helpRefused,
 	"hungry":      helpHungry,
+	"starved":     helpStarved,
 	"subgroup":    helpSubgroup,
 
 	"lift":           LiftControllers,

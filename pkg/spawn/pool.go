@@ -120,6 +120,7 @@ type child struct {
 	tree  tree
 	// ended: the main process was reaped.
 	ended    bool
+	prompt   bool           // it is to be reaped at once
 	unreaped bool           // but for the kernel's part in that, see collect
 	flight   *flight        // it is on the way to its program, or nobody looked yet
 	ooms     uint64         // OOM kills in its cgroup before it was started
@@ -279,6 +280,11 @@ func (p *Pool) Start(token Token, s *Spec) {
 		p.adoptOrphans()
 	}
 	if !p.startDirect(token, s) {
+		// What is left to bury may count against a limit on processes.
+		for _, pidfd := range p.dead {
+			_, _, _ = waitNow(pidfd, 0)
+		}
+		p.remains, p.dead = append(p.remains, p.dead...), p.dead[:0]
 		p.enqueue(job{token: token, spec: s})
 	}
 }

@@ -164,7 +164,7 @@ func (p *Pool) collect(c *child) {
 	// has it done when the start that follows is on its way. Where many end at once
 	// that would only be more work, and one with limits would count against the next.
 	flags := 0
-	if p.calm && c.place.Cgroup != "" && len(c.place.Settings) == 0 && c.signals == 0 {
+	if p.calm && !c.prompt && c.place.Cgroup != "" && len(c.place.Settings) == 0 && c.signals == 0 {
 		flags = unix.WNOWAIT
 	}
 	st, ended, errno := waitNow(c.pidfd, flags)

@@ -237,6 +237,49 @@ func TestOutOfMemory(t *testing.T) {
 	}
 }
 
+// TestOutOfMemoryOnTheWay: a child that is killed for want of memory before it has come
+// to its program shares our memory. Who set the limit makes no difference.
+func TestOutOfMemoryOnTheWay(t *testing.T) {
+	_, run := limitable(t)
+	if got, want := run("starved"), "not started, not started\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func helpStarved() error {
+	g, err := OpenCgroups("limits")
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	if missing := g.EnableControllers([]string{"memory"}); len(missing) > 0 {
+		return fmt.Errorf("missing: %v", missing)
+	}
+	p, err := New(Options{})
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	ours := Place{Cgroup: g.Path("a:0"), Settings: []Setting{{"memory.max", "4096"}}}
+	others := Place{Cgroup: g.Path("a:1")}
+	if err := errors.Join(os.Mkdir(others.Cgroup, 0o755), writeFile(others.Cgroup+"/memory.max", "4096")); err != nil {
+		return err
+	}
+	var said []string
+	for i, place := range []Place{ours, others} {
+		spec := sleeper()
+		spec.Place = place
+		p.Start(Token(i), spec)
+		ev, err := helpEvents(p, 1)
+		if err != nil {
+			return err
+		}
+		said = append(said, map[Kind]string{StartFailed: "not started", Started: "started"}[ev[0].Kind])
+	}
+	fmt.Println(strings.Join(said, ", "))
+	return nil
+}
+
 func helpHungry() error {
 	g, err := OpenCgroups("limits")
 	if err != nil {

@@ -159,6 +159,14 @@ func (s *spawner) launch(opened *[3]int) outcome {
 	p := s.p
 	p.mu.Lock()
 	f, err := p.await()
+	if f != nil {
+		s.target.limited = s.cgroup.limited || len(s.job.spec.Place.Settings) > 0
+		f.job, f.target, f.touched, f.by = s.job, s.target, true, s
+		f.at, f.wall = p.clock.now()
+		if !p.brief {
+			p.kick() // to look at it in time
+		}
+	}
 	if f == nil && err == nil && !p.closed {
 		p.queue.push(s.job) // for Pause, which takes it from there
 	}
@@ -166,17 +174,9 @@ func (s *spawner) launch(opened *[3]int) outcome {
 	if f == nil {
 		return outcome{err: err}
 	}
-	f.job, f.target, f.touched = s.job, s.target, true
 	err = f.setup(opened, s.cgroup.dir, &p.orig)
 	if err == nil {
 		p.step("clone")
-		if f.prog.vfork() {
-			p.mu.Lock()
-			f.by = s
-			f.at, f.wall = p.clock.now()
-			p.kick() // to look at it in time
-			p.mu.Unlock()
-		}
 		if pid := f.prog.fly(); pid < 0 {
 			err = &StartError{Op: "clone", Path: s.target.cgroup, Errno: syscall.Errno(-pid)}
 		}
@@ -231,7 +231,9 @@ func (s *spawner) settle(o outcome) {
 	case o.flight == nil && o.pid == 0:
 	case p.closed && o.flight != nil:
 		for !o.flight.prog.left() { // its memory is ours
+			p.mu.Unlock()
 			o.flight.prog.awaitLeft(time.Second)
+			p.mu.Lock()
 		}
 		unix.Close(int(o.flight.prog.pidfd))
 		p.land(o.flight)
@@ -272,7 +274,7 @@ func (p *Pool) began(s *spawner, o outcome, files cgroupFiles) {
 		p.emit(failed(s.job.token, &StartError{Op: "watch", Errno: errnoOf(err)}))
 		return
 	}
-	c.ooms = s.target.ooms
+	c.ooms, c.prompt = s.target.ooms, s.job.spec.Attributes != nil
 	e := Event{Kind: Started, Token: s.job.token, PID: o.pid, Cgroup: s.target.cgroup}
 	if p.identify {
 		if id, err := identify(o.pid, o.pidfd); err == nil {

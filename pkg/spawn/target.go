@@ -23,6 +23,7 @@ type target struct {
 	missing string
 	cgroup  string // that it is cloned into, or ""
 	ooms    uint64 // OOM kills in it before, where it has settings
+	limited bool   // its memory may be
 }
 
 // fill takes over from a Spec what needs no looking for. oom is for one that asks for

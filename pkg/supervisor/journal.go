@@ -127,6 +127,9 @@ func (s *Supervisor) writeTouched(b *state.Batch) {
 		slot.Survivor = s.adopted(fsm.ID{Entry: t.Entry, Slot: t.Slot, Incarnation: t.Incarnation})
 		b.Slot(t.Entry, &slot)
 	}
+	if len(w.started) > 0 {
+		s.forgetDeparted() // of those there is no process to be told of
+	}
 	for i, c := range w.started {
 		if s.children[c.token] == c { // else it has ended meanwhile
 			p := savedProcess(c)
