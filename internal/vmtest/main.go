@@ -49,7 +49,7 @@ func main() {
 	flag.BoolVar(&o.part, "part", false, "run of large packages only what suite.go says")
 	flag.BoolVar(&o.long, "long", false, "run the tests without -short")
 	flag.IntVar(&o.slow, "slow", 10, "`factor` for the deadlines of tests")
-	flag.DurationVar(&o.limit, "limit", 30*time.Minute, "longest `time` for one machine")
+	flag.DurationVar(&o.limit, "limit", time.Hour, "longest `time` for one machine")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
