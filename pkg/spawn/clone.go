@@ -205,11 +205,8 @@ func (g *program) strings(t *target) (a addresses, ok bool) {
 	return a, ok
 }
 
-// vfork reports whether fly sleeps until the child has left our memory.
-func (g *program) vfork() bool { return g.args.flags&unix.CLONE_VFORK != 0 }
-
-// fly makes the child and, unless vfork says so, does not wait for it: see left. It
-// returns the pid, or a negative errno.
+// fly makes the child and does not wait for it, see left, unless it has to (CLONE_VFORK).
+// It returns the pid, or a negative errno.
 func (g *program) fly() (pid int) {
 	// CLONE_CHILD_CLEARTID has the kernel write 0 when the child leaves our memory
 	// (mm_release), just before it would wake one who waits in vfork(2).
@@ -219,7 +216,7 @@ func (g *program) fly() (pid int) {
 }
 
 // flyNow is fly for who is not to be kept waiting by Go's scheduler, which is not told.
-// The child must not take vfork.
+// The child must be one that it does not wait for.
 func (g *program) flyNow() (pid int) {
 	pid = int(cloneSyscall(&g.args, &g.steps[0], uintptr(len(g.steps)), &g.res))
 	runtime.KeepAlive(g)
