@@ -221,7 +221,7 @@ func (s *spawner) forkExec(opened *[3]int) outcome {
 // settle reports what came of the job, if that is known by now. p.mu is held.
 func (s *spawner) settle(o outcome) {
 	p := s.p
-	if o.flight != nil && o.flight.condemned != "" { // and vforked
+	if o.flight != nil && o.flight.condemned != "" { // while it was being made
 		s.bury(o.flight)
 		return
 	}
