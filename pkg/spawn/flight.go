@@ -326,8 +326,9 @@ func (p *Pool) ground() (unstarted []Token) {
 			switch {
 			case f.child == nil:
 			case f.condemned != "":
-				if f.prog.left() && dead(f.child.pidfd) {
-					_ = p.fell(f.child) // the next image does not know it
+				if c := f.child; f.prog.left() && dead(c.pidfd) {
+					c.unreaped = true
+					_ = p.fell(c) // the next image does not know it
 				}
 			case !f.prog.left():
 				wait = f
