@@ -153,11 +153,13 @@ func TestContOfMany(t *testing.T) {
 		b.s.Stop(t.Context(), "a", -1)
 		term, cont := int(syscall.SIGTERM), int(syscall.SIGCONT)
 		for _, want := range [][]int{{term}, {term, cont}} {
+			b.mu.Lock()
 			for _, p := range procs {
 				if !slices.Equal(p.got, want) {
-					t.Fatalf("process %d got %v, want %v", p.pid, p.got, want)
+					t.Errorf("process %d got %v, want %v", p.pid, p.got, want)
 				}
 			}
+			b.mu.Unlock()
 			b.pass(contAfter)
 		}
 	})
