@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -280,5 +281,7 @@ func helpUnexeced() error {
 	}
 	_, pid, _ := bytes.Cut(text, []byte("Pid:"))
 	fmt.Println(strings.Fields(string(pid))[0])
-	select {}
+	err = unix.Pause() // select {} would be taken for a deadlock: nobody waits for the child
+	runtime.KeepAlive(g)
+	return err
 }
