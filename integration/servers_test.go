@@ -233,9 +233,12 @@ http {
 	}
 	hello()
 	first := d.running("nginx", 1).process("nginx", 0)
-	if members := sessionOf(t, first.PID); len(members) != 1+3 {
-		t.Errorf("the session is %v: want a master and 3 workers", members)
-	}
+	eventually(t, "a master and 3 workers", func() error { // one worker is enough to answer
+		if members := sessionOf(t, first.PID); len(members) != 1+3 {
+			return fmt.Errorf("the session is %v", members)
+		}
+		return nil
+	})
 	d.killServer(first.PID)
 	s := d.await("nginx is back", func(s *state) bool {
 		p := s.process("nginx", 0)
