@@ -15,7 +15,7 @@ const restEvery = time.Second
 
 // pictures are what rest looks at.
 type pictures interface {
-	State() *view.State
+	Picture() *view.State
 	Wait(ctx context.Context, after uint64) *view.State
 }
 
@@ -37,7 +37,7 @@ func rest(stop <-chan struct{}, sup pictures, giveBack func()) {
 			return
 		case <-time.After(restEvery):
 		}
-		st := sup.State()
+		st := sup.Picture()
 		if settled(st) {
 			break
 		}

@@ -43,7 +43,7 @@ type fakePictures struct {
 	next chan *view.State
 }
 
-func (f *fakePictures) State() *view.State { return f.now }
+func (f *fakePictures) Picture() *view.State { return f.now }
 
 func (f *fakePictures) Wait(ctx context.Context, after uint64) *view.State {
 	for f.now.Version <= after {

@@ -210,15 +210,15 @@ func (g *program) strings(t *target) (a addresses, ok bool) {
 func (g *program) fly() (pid int) {
 	// CLONE_CHILD_CLEARTID has the kernel write 0 when the child leaves our memory
 	// (mm_release), just before it would wake one who waits in vfork(2).
-	pid = int(vforkSyscall(&g.args, &g.steps[0], uintptr(len(g.steps)), &g.res))
+	pid = int(cloneSyscall(&g.args, &g.steps[0], uintptr(len(g.steps)), &g.res))
 	runtime.KeepAlive(g)
 	return pid
 }
 
-// flyNow is fly for who is not to be kept waiting by Go's scheduler, which is not told.
+// flyRaw is fly for who is not to be kept waiting by Go's scheduler, which is not told.
 // The child must be one that it does not wait for.
-func (g *program) flyNow() (pid int) {
-	pid = int(cloneSyscall(&g.args, &g.steps[0], uintptr(len(g.steps)), &g.res))
+func (g *program) flyRaw() (pid int) {
+	pid = int(rawCloneSyscall(&g.args, &g.steps[0], uintptr(len(g.steps)), &g.res))
 	runtime.KeepAlive(g)
 	return pid
 }

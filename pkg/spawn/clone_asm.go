@@ -30,24 +30,24 @@ func entersyscall()
 //go:linkname exitsyscall runtime.exitsyscall
 func exitsyscall()
 
-// vforkSyscall is clone, known to the scheduler.
+// cloneSyscall is clone, known to the scheduler.
 //
 //go:nosplit
 //go:norace
-func vforkSyscall(args *cloneArgs, steps *step, n uintptr, res *result) (pid uintptr) {
+func cloneSyscall(args *cloneArgs, steps *step, n uintptr, res *result) (pid uintptr) {
 	entersyscall()
 	pid = clone(args, unsafe.Sizeof(*args), steps, n, res)
 	exitsyscall()
 	return pid
 }
 
-// cloneSyscall is clone without CLONE_VFORK, which the scheduler is not told of: it blocks
+// rawCloneSyscall is clone without CLONE_VFORK, which the scheduler is not told of: it blocks
 // for no longer than the kernel moves processes between cgroups. It runs no Go, so the
 // race detector has nothing to see.
 //
 //go:nosplit
 //go:norace
-func cloneSyscall(args *cloneArgs, steps *step, n uintptr, res *result) (pid uintptr) {
+func rawCloneSyscall(args *cloneArgs, steps *step, n uintptr, res *result) (pid uintptr) {
 	return clone(args, unsafe.Sizeof(*args), steps, n, res)
 }
 

@@ -5,10 +5,10 @@ package spawn
 func haveClone3() bool { return false }
 
 // Neither is ever called here: see Pool.fork.
-func vforkSyscall(*cloneArgs, *step, uintptr, *result) uintptr {
+func cloneSyscall(*cloneArgs, *step, uintptr, *result) uintptr {
 	panic("spawn: no clone3 on this architecture")
 }
 
-func cloneSyscall(*cloneArgs, *step, uintptr, *result) uintptr {
+func rawCloneSyscall(*cloneArgs, *step, uintptr, *result) uintptr {
 	panic("spawn: no clone3 on this architecture")
 }

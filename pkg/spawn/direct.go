@@ -34,8 +34,8 @@ func (p *Pool) startDirect(token Token, s *Spec) bool {
 		}
 	}
 	// In a directory of ours, so this does not block.
-	out := &s.Stdout
-	fd, err := openRaw(out.Dir, out.Path[strings.LastIndexByte(out.Path, '/')+1:], out.Flags|unix.O_CLOEXEC|unix.O_NOCTTY)
+	dir, name := s.Stdout.at()
+	fd, err := openRaw(dir, name, s.Stdout.Flags|unix.O_CLOEXEC|unix.O_NOCTTY)
 	if err != nil {
 		return false
 	}
@@ -49,7 +49,7 @@ func (p *Pool) startDirect(token Token, s *Spec) bool {
 		return false
 	}
 	p.step("clone")
-	if f.prog.flyNow() < 0 {
+	if f.prog.flyRaw() < 0 {
 		p.land(f)
 		return false
 	}

@@ -141,15 +141,8 @@ func (f *flight) setup(opened *[3]int, cgroup int, orig *origLimit) *StartError 
 // cgroup's files. p.mu is held.
 func (p *Pool) follow(f *flight, place Place, files cgroupFiles) {
 	f.at, f.wall = p.clock.now()
-	pidfd := int(f.prog.pidfd)
-	c, err := p.add(f.job.token, int(f.prog.pid), pidfd, place, files)
-	if err != nil {
-		// Nobody would learn of its exit.
-		_ = sendSignal(pidfd, int(unix.SIGKILL))
-		_, _ = waitDying(pidfd)
-		unix.Close(pidfd)
-		p.close(&files)
-		p.emit(failed(f.job.token, &StartError{Op: "watch", Errno: errnoOf(err)}))
+	c := p.watch(f.job.token, int(f.prog.pid), int(f.prog.pidfd), place, files)
+	if c == nil {
 		p.land(f)
 		return
 	}
@@ -164,7 +157,8 @@ func (p *Pool) follow(f *flight, place Place, files cgroupFiles) {
 // land ends a flight: its child, if there is one, has left our memory. p.mu is held.
 func (p *Pool) land(f *flight) {
 	fs := &p.flights
-	fs.flying = slices.Delete(fs.flying, slices.Index(fs.flying, f), slices.Index(fs.flying, f)+1)
+	at := slices.Index(fs.flying, f)
+	fs.flying = slices.Delete(fs.flying, at, at+1)
 	if f.child != nil {
 		f.child.flight = nil
 	}
@@ -224,12 +218,8 @@ func (p *Pool) nextLook() time.Duration {
 func (p *Pool) begun(f *flight, withIdentity bool) {
 	c := f.child
 	p.step("cloned")
-	e := Event{Kind: Started, Token: c.token, PID: c.pid, Cgroup: c.place.Cgroup, At: f.at, Wall: f.wall}
-	if withIdentity {
-		if id, err := identify(c.pid, c.pidfd); err == nil {
-			e.Identity = &id
-		}
-	}
+	e := started(c, withIdentity)
+	e.At, e.Wall = f.at, f.wall
 	p.land(f)
 	p.emit(e)
 }

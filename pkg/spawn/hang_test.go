@@ -256,7 +256,9 @@ func TestPauseAtExec(t *testing.T) {
 		unstarted := p.Pause()
 		started := 0
 		for _, e := range p.Events(nil) {
-			started += btoi(e.Kind == Started)
+			if e.Kind == Started {
+				started++
+			}
 		}
 		if started+len(unstarted) != int(token-first) {
 			t.Fatalf("round %d: %d started, %d will not", round, started, len(unstarted))
@@ -264,13 +266,6 @@ func TestPauseAtExec(t *testing.T) {
 		p.Resume()
 		p.killAll()
 	}
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // TestCloseBeforeClone: a spawner that is at it when the Pool is closed leaves nothing.

@@ -155,7 +155,7 @@ func (p *Pool) Resume() {
 	for _, c := range p.children {
 		switch {
 		case !c.ended:
-			p.collect(c)
+			p.collect(c, false)
 		case len(c.watched) == 0:
 			p.lookAt(c)
 		}

@@ -89,7 +89,6 @@ type Pool struct {
 	events    []Event
 	waiting   bool     // for events, in Wait
 	brief     bool     // it ends within briefly by itself
-	calm      bool     // there was one thing to look at
 	woken     bool     // by Wake, since the last Wait
 	dirty     []*child // trees to look at
 	orders    []order  // signals to trees
@@ -323,6 +322,17 @@ func (p *Pool) emit(e Event) {
 	}
 }
 
+// started says that a child runs its program.
+func started(c *child, withIdentity bool) Event {
+	e := Event{Kind: Started, Token: c.token, PID: c.pid, Cgroup: c.place.Cgroup}
+	if withIdentity {
+		if id, err := identify(c.pid, c.pidfd); err == nil {
+			e.Identity = &id
+		}
+	}
+	return e
+}
+
 func failed(t Token, err *StartError) Event {
 	return Event{Kind: StartFailed, Token: t, Err: err}
 }
@@ -395,6 +405,19 @@ func (p *Pool) add(token Token, pid, pidfd int, place Place, files cgroupFiles) 
 	p.children[token] = c
 	p.mains[pid] = c
 	return c, nil
+}
+
+// watch is add for a child that was just made. One that cannot be watched, so that nobody
+// would learn of its exit, is ended, and has failed to start: then it returns nil. p.mu is held.
+func (p *Pool) watch(token Token, pid, pidfd int, place Place, files cgroupFiles) *child {
+	c, err := p.add(token, pid, pidfd, place, files)
+	if err != nil {
+		endNow(pidfd)
+		p.close(&files)
+		p.emit(failed(token, &StartError{Op: "watch", Errno: errnoOf(err)}))
+		return nil
+	}
+	return c
 }
 
 // forget drops a child and all that is open for it. p.mu is held: a signal,

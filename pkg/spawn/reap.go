@@ -49,14 +49,10 @@ func (p *Pool) Wait(d time.Duration) {
 	p.mu.Lock()
 	p.waiting, p.woken = false, false
 	p.lookAtFlights()
-	p.calm = n == 1
 	p.mu.Unlock()
 	for i := range p.found[:n] {
-		p.look(&p.found[i])
+		p.look(&p.found[i], n == 1)
 	}
-	p.mu.Lock()
-	p.calm = false
-	p.mu.Unlock()
 }
 
 // briefly is how long a Started may wait for the end of a Wait.
@@ -118,8 +114,8 @@ func epollResult(n uintptr, errno syscall.Errno) int {
 	panic(fmt.Sprintf("spawn: epoll_wait: %v", errno))
 }
 
-// look deals with an event.
-func (p *Pool) look(e *unix.EpollEvent) {
+// look deals with an event, which may be the only one.
+func (p *Pool) look(e *unix.EpollEvent, only bool) {
 	id := uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -127,7 +123,7 @@ func (p *Pool) look(e *unix.EpollEvent) {
 	case c == nil: // of a descriptor that was closed meanwhile, or the eventfd
 	case p.closed:
 	case id == c.id:
-		p.collect(c)
+		p.collect(c, only)
 	default:
 		p.stirred(c, id)
 	}
@@ -140,7 +136,7 @@ func (p *Pool) Look(token Token) {
 	p.mu.Lock()
 	c := p.children[token]
 	if c != nil && !p.closed {
-		p.collect(c)
+		p.collect(c, false)
 	}
 	p.mu.Unlock()
 	if c == nil {
@@ -151,8 +147,9 @@ func (p *Pool) Look(token Token) {
 	p.bury()
 }
 
-// collect reaps the main process of c if it has ended. p.mu is held.
-func (p *Pool) collect(c *child) {
+// collect takes the end of the main process of c if it has ended, and reaps it, or with
+// later leaves that to bury. p.mu is held.
+func (p *Pool) collect(c *child, later bool) {
 	if c.ended || p.frozen { // Resume looks at all of them
 		return
 	}
@@ -164,7 +161,7 @@ func (p *Pool) collect(c *child) {
 	// has it done when the start that follows is on its way. Where many end at once
 	// that would only be more work, and one with limits would count against the next.
 	flags := 0
-	if p.calm && !c.prompt && c.place.Cgroup != "" && len(c.place.Settings) == 0 && c.signals == 0 {
+	if later && !c.prompt && c.place.Cgroup != "" && len(c.place.Settings) == 0 && c.signals == 0 {
 		flags = unix.WNOWAIT
 	}
 	st, ended, errno := waitNow(c.pidfd, flags)

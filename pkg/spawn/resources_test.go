@@ -246,19 +246,29 @@ func TestOutOfMemoryOnTheWay(t *testing.T) {
 	}
 }
 
-func helpStarved() error {
+// limitingMemory makes cgroups whose memory can be limited, and a Pool.
+func limitingMemory() (*Cgroups, *Pool, error) {
 	g, err := OpenCgroups("limits")
+	if err != nil {
+		return nil, nil, err
+	}
+	if missing := g.EnableControllers([]string{"memory"}); len(missing) > 0 {
+		g.Close()
+		return nil, nil, fmt.Errorf("missing: %v", missing)
+	}
+	p, err := New(Options{})
+	if err != nil {
+		g.Close()
+	}
+	return g, p, err
+}
+
+func helpStarved() error {
+	g, p, err := limitingMemory()
 	if err != nil {
 		return err
 	}
 	defer g.Close()
-	if missing := g.EnableControllers([]string{"memory"}); len(missing) > 0 {
-		return fmt.Errorf("missing: %v", missing)
-	}
-	p, err := New(Options{})
-	if err != nil {
-		return err
-	}
 	defer p.Close()
 	ours := Place{Cgroup: g.Path("a:0"), Settings: []Setting{{"memory.max", "4096"}}}
 	others := Place{Cgroup: g.Path("a:1")}
@@ -281,18 +291,11 @@ func helpStarved() error {
 }
 
 func helpHungry() error {
-	g, err := OpenCgroups("limits")
+	g, p, err := limitingMemory()
 	if err != nil {
 		return err
 	}
 	defer g.Close()
-	if missing := g.EnableControllers([]string{"memory"}); len(missing) > 0 {
-		return fmt.Errorf("missing: %v", missing)
-	}
-	p, err := New(Options{})
-	if err != nil {
-		return err
-	}
 	defer p.Close()
 	// dd fills a buffer of that size.
 	const eat = "dd if=/dev/zero of=/dev/null bs=64M count=1"

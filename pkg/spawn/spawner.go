@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A spawner is a goroutine that starts children, one after the other. What it
-// does for one of them can hang in two phases; its timer then takes the job
-// away from it, and another spawner takes its place.
+// A spawner is a goroutine that prepares the starts of children, one after the other, and
+// makes them. A file system can hang it; its timer then takes the job away from it, and
+// another spawner takes its place.
 type spawner struct {
 	p *Pool
 	// timer calls overdue. It is left to run out when the spawner waits for work: to
@@ -255,33 +255,19 @@ func (s *spawner) settle(o outcome) {
 
 // bury ends and reaps a child that was reported to have taken too long. p.mu is held.
 func (s *spawner) bury(f *flight) {
-	pidfd := int(f.prog.pidfd)
-	_ = sendSignal(pidfd, int(unix.SIGKILL)) // fails if it is dead
-	_, _ = waitDying(pidfd)
-	unix.Close(pidfd)
+	endNow(int(f.prog.pidfd))
 	s.p.flights.hanging--
 	s.p.land(f)
 }
 
 // began reports a child that was made by syscall.ForkExec. p.mu is held.
 func (p *Pool) began(s *spawner, o outcome, files cgroupFiles) {
-	c, err := p.add(s.job.token, o.pid, o.pidfd, s.place(), files)
-	if err != nil {
-		_ = sendSignal(o.pidfd, int(unix.SIGKILL))
-		_, _ = waitDying(o.pidfd)
-		unix.Close(o.pidfd)
-		p.close(&files)
-		p.emit(failed(s.job.token, &StartError{Op: "watch", Errno: errnoOf(err)}))
+	c := p.watch(s.job.token, o.pid, o.pidfd, s.place(), files)
+	if c == nil {
 		return
 	}
 	c.ooms, c.prompt = s.target.ooms, s.job.spec.Attributes != nil
-	e := Event{Kind: Started, Token: s.job.token, PID: o.pid, Cgroup: s.target.cgroup}
-	if p.identify {
-		if id, err := identify(o.pid, o.pidfd); err == nil {
-			e.Identity = &id
-		}
-	}
-	p.emit(e)
+	p.emit(started(c, p.identify))
 }
 
 // place is where the child was started.

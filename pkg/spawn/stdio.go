@@ -131,6 +131,14 @@ func dup3Raw(from, to int) syscall.Errno {
 	return errno
 }
 
+// at returns what is to be looked up, and in which directory.
+func (io *Stdio) at() (dir int, name string) {
+	if io.Dir > 0 {
+		return io.Dir, io.Path[strings.LastIndexByte(io.Path, '/')+1:]
+	}
+	return unix.AT_FDCWD, io.Path
+}
+
 // openStdio opens the files of s; -1 is /dev/null. They are to be closed by closeStdio
 // in any case.
 func openStdio(s *Spec) (opened [3]int, err *StartError) {
@@ -141,10 +149,7 @@ func openStdio(s *Spec) (opened [3]int, err *StartError) {
 		case i == 2 && *io == s.Stdout:
 			opened[i] = opened[1]
 		default:
-			dir, name := unix.AT_FDCWD, io.Path
-			if io.Dir > 0 {
-				dir, name = io.Dir, name[strings.LastIndexByte(name, '/')+1:]
-			}
+			dir, name := io.at()
 			fd, e := openAbove2(dir, name, io.Flags, 0o600)
 			if e != nil {
 				return opened, &StartError{Op: "open", Path: io.Path, Errno: errnoOf(e)}

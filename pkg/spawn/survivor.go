@@ -55,7 +55,7 @@ func (p *Pool) giveUp(c *child) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if c.givenUp = true; p.children[c.token] == c && !p.closed {
-		p.collect(c)
+		p.collect(c, false)
 	}
 }
 

@@ -95,6 +95,13 @@ func waitDying(pidfd int) (st Status, errno syscall.Errno) {
 	}
 }
 
+// endNow ends and reaps a child of which nobody is to learn, and closes its pidfd.
+func endNow(pidfd int) {
+	_ = sendSignal(pidfd, int(unix.SIGKILL)) // fails if it is dead
+	_, _ = waitDying(pidfd)
+	unix.Close(pidfd)
+}
+
 // dead reports whether the whole process of pidfd has ended; it may be a
 // zombie still. Since Linux 5.3. Its first thread may have ended before: /proc
 // shows a zombie then, the pidfd does not.

@@ -1,11 +1,9 @@
 package supervisor
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -234,26 +232,25 @@ const (
 
 // sendSignals sends those that wait for it.
 func (s *Supervisor) sendSignals() {
-	if len(s.sends) == 0 {
-		return
+	now, conts := s.sends[:0], []fsm.Send(nil)
+	for _, a := range s.sends {
+		if a.Signal == int(syscall.SIGCONT) {
+			conts = append(conts, a)
+		} else {
+			now = append(now, a)
+		}
 	}
-	slices.SortStableFunc(s.sends, func(a, b fsm.Send) int {
-		return cmp.Compare(btoi(a.Signal == int(syscall.SIGCONT)), btoi(b.Signal == int(syscall.SIGCONT)))
-	})
-	first := slices.IndexFunc(s.sends, func(a fsm.Send) bool { return a.Signal == int(syscall.SIGCONT) })
-	if first >= 0 && len(s.sends)-first >= many {
-		s.late = append(s.late, s.sends[first:]...)
-		s.lateAt = s.Clock.Now() + contAfter
-		s.sends = s.sends[:first]
+	if len(conts) >= many {
+		s.late, s.lateAt = append(s.late, conts...), s.Clock.Now()+contAfter
+	} else {
+		now = append(now, conts...)
 	}
+	s.sends = now
 	s.sendNow()
 }
 
 // sendLate sends what sendSignals left, to those that have not ended.
 func (s *Supervisor) sendLate() {
-	if len(s.late) == 0 || s.lateAt > s.Clock.Now() {
-		return
-	}
 	for _, a := range s.late {
 		if c := s.children[s.tokens[a.ID]]; c != nil && !c.ended {
 			s.sends = append(s.sends, a)
@@ -263,7 +260,11 @@ func (s *Supervisor) sendLate() {
 	s.sendNow()
 }
 
+// sendNow sends what is in sends.
 func (s *Supervisor) sendNow() {
+	if len(s.sends) == 0 {
+		return
+	}
 	list := make([]spawn.Signal, 0, len(s.sends))
 	for _, a := range s.sends {
 		list = append(list, spawn.Signal{Token: s.tokens[a.ID], Signal: a.Signal})
@@ -276,13 +277,6 @@ func (s *Supervisor) sendNow() {
 		}
 	}
 	s.sends = s.sends[:0]
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 func (s *Supervisor) signalFailed(id fsm.ID, signal int, to fsm.Scope, err error) {

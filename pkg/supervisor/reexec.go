@@ -75,7 +75,6 @@ func (s *Supervisor) handOver(next *config.Config, serving []Socket) error {
 	s.takeProcesses()
 	s.settleHolds()
 	s.forgetDeparted()
-	s.lateAt = 0
 	s.sendLate()
 	s.tellWitness()
 	s.settleJournal(true)

@@ -267,7 +267,9 @@ func (s *Supervisor) Run() Outcome {
 		if at, ok := s.deadline(); ok && at <= s.Clock.Now() {
 			s.untold = true
 			s.releaseHolds()
-			s.sendLate()
+			if s.lateAt <= s.Clock.Now() {
+				s.sendLate()
+			}
 			s.step(fsm.Tick{})
 		}
 	}
@@ -278,7 +280,6 @@ func (s *Supervisor) Run() Outcome {
 		s.takeProcesses()
 		s.settleHolds()
 		s.forgetDeparted()
-		s.lateAt = 0
 		s.sendLate()
 		s.closeJournal()
 	}
