@@ -362,6 +362,42 @@ func TestKilledAtNamedSteps(t *testing.T) {
 	}
 }
 
+// TestKilledWhileEnding: a daemon that dies when it had begun to end, and had told
+// its processes, or not yet, is followed by one that knows why they ended.
+func TestKilledWhileEnding(t *testing.T) {
+	bin := built(t, "sentryd-failpoint", "../cmd/sentryd", "-tags", "failpoint")
+	for _, step := range []string{"signal", "signaled"} {
+		t.Run(step, func(t *testing.T) {
+			const n = 70 // more than are told one by one
+			d := startDaemon(t, fmt.Sprintf("entries: {a: {command: sleep 100000, count: %d, stop: {timeout: 1s}}}\n", n), options{bin: bin})
+			d.running("a", n)
+			d.die()
+			env := d.env
+			d.env = append(append([]string{}, env...), "SENTRYD_FAILPOINT="+step)
+			d.start(options{})
+			d.env = env
+			d.running("a", n)
+			d.signal(unix.SIGTERM)
+			d.gone()
+			d.rise(options{})
+			s := d.await("all are started anew", func(s *state) bool {
+				for _, p := range s.entry("a").Processes {
+					if p.State != "running" || p.Incarnation != 2 {
+						return false
+					}
+				}
+				return true
+			})
+			for _, p := range s.entry("a").Processes {
+				if x := p.LastExit; x == nil || x.Initiator != "shutdown" {
+					t.Errorf("slot %d: ended as %+v", p.Slot, x)
+				}
+			}
+			d.stop()
+		})
+	}
+}
+
 // stopChurn stops it until there was something to be sent a signal.
 func stopChurn(d *daemon) {
 	for {

@@ -45,6 +45,7 @@ func TestNoConnectionIsRefused(t *testing.T) {
 			}
 			d := startDaemon(t, config("1s"), options{})
 			d.running("web", 1)
+			restart := func() { d.must("restart", "web", "--timeout", patience.String()) } // one after the other
 			l := newLoad(t, address)
 			l.more("at first")
 
@@ -53,20 +54,20 @@ func TestNoConnectionIsRefused(t *testing.T) {
 			if n := l.more("with 8 slots"); name == "go" && n < 2 {
 				t.Error("8 slots, and one answers all")
 			}
-			d.must("restart", "web")
+			restart()
 			l.more("after a rolling restart")
 			d.reexec()
 			l.more("after a re-exec")
 			d.configure(config("2s"))
 			d.must("reload")
 			l.more("after a reload")
-			d.must("restart", "web")
+			restart()
 			d.running("web", 8)
 			l.more("after another rolling restart")
 			d.must("scale", "web=1")
 			d.running("web", 1)
 			l.more("with 1 slot again")
-			d.must("restart", "web") // nobody there for a moment: clients wait
+			restart() // nobody there for a moment: clients wait
 			l.more("after a restart of one slot")
 			l.clean()
 			for _, p := range d.state().entry("web").Processes {

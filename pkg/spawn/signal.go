@@ -17,8 +17,11 @@ type Signal struct {
 // returns the errors at the same places: one that wraps syscall.ESRCH if there
 // is no such process any more, or not yet. Nothing is reaped before the last is
 // sent: a thousand that are to stop are all told before the first of them takes
-// time from the others.
+// time from the others, see hurry.
 func (p *Pool) Signal(list []Signal) []error {
+	if len(list) >= crowd {
+		defer hurry()()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	errs := make([]error, len(list))

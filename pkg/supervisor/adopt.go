@@ -41,6 +41,9 @@ func Adopt(o Options, in Search, r *Remains, broken error) (*Supervisor, error) 
 		}
 	}
 	fresh := r.saved == nil || a.snap.Stopping
+	if a.snap.Stopping {
+		a.endAll(o.Clock.Now())
+	}
 	a.snap.Stopping, a.snap.Killing, a.snap.Done = false, false, false
 	a.complete(o.Config)
 	now, wall := o.Clock.Now(), o.Clock.Wall().UnixNano()

@@ -53,16 +53,20 @@ type Output interface {
 	Resume()
 }
 
-// carryOut does what the machine decided, signals first: others wait for those.
-// What there is to tell of it is told later, see tellHappenings. It returns the
-// refusal, if the step's command was refused.
-func (s *Supervisor) carryOut(actions []fsm.Action) (refusal *view.Error) {
+// signal sends the signals among what the machine decided.
+func (s *Supervisor) signal(actions []fsm.Action) {
 	for _, a := range actions {
 		if a, ok := a.(fsm.Send); ok {
 			s.send(a)
 		}
 	}
 	s.sendSignals()
+}
+
+// carryOut does what the machine decided but the signals, which go first. What
+// there is to tell of it is told later, see tellHappenings. It returns the
+// refusal, if the step's command was refused.
+func (s *Supervisor) carryOut(actions []fsm.Action) (refusal *view.Error) {
 	for _, a := range actions {
 		switch a := a.(type) {
 		case fsm.Send:

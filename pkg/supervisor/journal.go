@@ -95,6 +95,25 @@ func (s *Supervisor) writeDown() {
 	s.written(err)
 }
 
+// writeIntent appends that a shutdown was asked for, or writes all down where more
+// than that is due.
+func (s *Supervisor) writeIntent() {
+	w := &s.scribe
+	switch {
+	case s.Journal == nil:
+		return
+	case w.retryAt != 0 || s.Journal.Due():
+		s.writeDown()
+		return
+	}
+	w.batch.Reset()
+	err := s.writeOwn(&w.batch)
+	if err == nil {
+		err = s.Journal.Append(&w.batch)
+	}
+	s.written(err)
+}
+
 // writeTouched puts entries, slots and processes into a batch.
 func (s *Supervisor) writeTouched(b *state.Batch) {
 	w := &s.scribe

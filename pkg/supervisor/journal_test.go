@@ -40,12 +40,19 @@ func (j *tornJournal) Compact(b *state.Batch) error {
 func (j *tornJournal) Stale() bool { return j.torn.Load() || j.Journal.Stale() }
 func (j *tornJournal) Due() bool   { return j.torn.Load() || j.Journal.Due() }
 
-// readingEdge looks into the journal at each start.
+// readingEdge looks into the journal at each start and signal.
 type readingEdge struct {
 	*edge
 	dir     string
 	starts  int
-	pending int // starts that stood in the journal when they were asked for
+	pending int  // starts that stood in the journal when they were asked for
+	ending  bool // a shutdown did when signals were sent
+}
+
+func (e *readingEdge) Signal(list []spawn.Signal) []error {
+	r, err := state.ReadJournal(e.dir)
+	e.ending = err == nil && r.Daemon.Machine.Stopping
+	return e.edge.Signal(list)
 }
 
 func (e *readingEdge) Start(t spawn.Token, s *spawn.Spec) {
@@ -111,6 +118,24 @@ func TestAStartIsWrittenDownFirst(t *testing.T) {
 		}
 		if e.starts != 4 || e.pending != e.starts {
 			b.t.Errorf("%d starts, %d stood in the journal", e.starts, e.pending)
+		}
+	})
+}
+
+// TestAShutdownIsWrittenDownFirst: before anybody is told to end.
+func TestAShutdownIsWrittenDownFirst(t *testing.T) {
+	journaled(t, "entries: {a: {command: /bin/a, count: 3}}", func(b *bed, _ *tornJournal, e *readingEdge) {
+		e.stubborn = true
+		if _, err := b.s.Shutdown(b.t.Context(), false); err != nil {
+			b.t.Fatal(err)
+		}
+		if !e.ending {
+			b.t.Error("when the signals were sent the journal said nothing of a shutdown")
+		}
+		for _, slot := range journaledSlots(b.t, e.dir) {
+			if slot.State != "stopping" {
+				b.t.Errorf("after the shutdown had begun: %+v", slot)
+			}
 		}
 	})
 }

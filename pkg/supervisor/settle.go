@@ -103,6 +103,22 @@ func (a *adoption) idOf(e *fsm.EntrySnapshot, s *fsm.SlotSnapshot) fsm.ID {
 	return fsm.ID{Entry: e.Name, Slot: s.Slot, Incarnation: s.Incarnation}
 }
 
+// endAll makes of the slots what a shutdown makes of them. Its record is written
+// before their processes are told to end, and those of the slots only then: the
+// dead daemon may not have come to those.
+func (a *adoption) endAll(now fsm.Instant) {
+	for i := range a.snap.Entries {
+		e := &a.snap.Entries[i]
+		e.Roll.Active = false
+		for j := range e.Slots {
+			if slot := &e.Slots[j]; slot.State == fsm.Running {
+				slot.State, slot.StopBy, slot.Outcome = fsm.Stopping, fsm.ByShutdown, fsm.Stopped
+				slot.Deadline, slot.DeadlineSet = now+e.StopTimeout, true
+			}
+		}
+	}
+}
+
 // settle goes through all slots that hold something, and says what became of it.
 func (a *adoption) settle(now fsm.Instant, wall int64) {
 	for i := range a.snap.Entries {
