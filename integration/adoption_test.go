@@ -389,7 +389,7 @@ func TestKilledWhileEnding(t *testing.T) {
 				return true
 			})
 			for _, p := range s.entry("a").Processes {
-				if x := p.LastExit; x == nil || x.Initiator != "shutdown" {
+				if x := p.LastExit; x == nil || x.Initiator != "shutdown" || step == "signal" && x.Signal != "SIGTERM" {
 					t.Errorf("slot %d: ended as %+v", p.Slot, x)
 				}
 			}

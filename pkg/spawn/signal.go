@@ -19,11 +19,11 @@ type Signal struct {
 // sent: a thousand that are to stop are all told before the first of them takes
 // time from the others, see hurry.
 func (p *Pool) Signal(list []Signal) []error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if len(list) >= crowd {
 		defer hurry()()
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	errs := make([]error, len(list))
 	for i, s := range list {
 		err := error(syscall.ESRCH)

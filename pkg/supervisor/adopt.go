@@ -19,13 +19,15 @@ type adoption struct {
 	*Remains
 	snap   fsm.Snapshot
 	live   map[fsm.ID]*remnant
-	events []fsm.Event // what the dead daemon did not live to see
-	trees  []fsm.ID    // of those whose main process ended meanwhile: something is left
+	events []fsm.Event  // what the dead daemon did not live to see
+	trees  []fsm.ID     // of those whose main process ended meanwhile: something is left
+	untold []fsm.Action // signals that the dead daemon may not have sent
 	lost   int
 }
 
 // Adopt returns a supervisor that goes on where a daemon stopped that died. Its
-// processes that live are taken over: none is ended or started by that. broken is
+// processes that live are taken over: none is ended or started by that, unless the
+// dead daemon was ending them all. broken is
 // why the configuration could not be read, if Options.Config is the last good one.
 // The Remains are used up.
 func Adopt(o Options, in Search, r *Remains, broken error) (*Supervisor, error) {
@@ -41,12 +43,15 @@ func Adopt(o Options, in Search, r *Remains, broken error) (*Supervisor, error) 
 		}
 	}
 	fresh := r.saved == nil || a.snap.Stopping
-	if a.snap.Stopping {
-		a.endAll(o.Clock.Now())
-	}
-	a.snap.Stopping, a.snap.Killing, a.snap.Done = false, false, false
-	a.complete(o.Config)
 	now, wall := o.Clock.Now(), o.Clock.Wall().UnixNano()
+	a.snap.Killing, a.snap.Done = false, false
+	a.complete(o.Config)
+	if a.snap.Stopping {
+		if err := a.endAll(now); err != nil {
+			return nil, fmt.Errorf("journal: %w", err)
+		}
+	}
+	a.snap.Stopping, a.snap.Done = false, false
 	a.settle(now, wall)
 	m, err := fsm.Restore(a.snap)
 	if err != nil {
@@ -68,6 +73,7 @@ func Adopt(o Options, in Search, r *Remains, broken error) (*Supervisor, error) 
 	s.takeSurvivors(a)
 	s.prepare(o.Config)
 	s.retainSockets()
+	s.actions = append(s.actions, a.untold...)
 	for _, ev := range a.events {
 		s.decide(ev)
 	}

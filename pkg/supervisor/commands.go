@@ -50,15 +50,17 @@ func (s *Supervisor) Signal(ctx context.Context, entry string, slot, signal int)
 // Shutdown ends the daemon: with keep at once and without its children, else
 // when everything is stopped. It returns when that has begun.
 func (s *Supervisor) Shutdown(ctx context.Context, keep bool) (uint64, error) {
-	if keep {
-		var version uint64
-		err := s.ask(ctx, func() {
+	var version uint64
+	err := s.ask(ctx, func() {
+		if keep {
 			s.end(Kept)
-			version = s.publisher.version
-		})
-		return version, err
-	}
-	return s.command(ctx, fsm.Shutdown{})
+		} else {
+			s.shutDown()
+			s.publish()
+		}
+		version = s.publisher.version
+	})
+	return version, err
 }
 
 // Kill sends SIGKILL to everything that a Shutdown is still waiting for, and

@@ -53,8 +53,8 @@ type Output interface {
 	Resume()
 }
 
-// signal sends the signals among what the machine decided.
-func (s *Supervisor) signal(actions []fsm.Action) {
+// sendAll sends the signals among what the machine decided.
+func (s *Supervisor) sendAll(actions []fsm.Action) {
 	for _, a := range actions {
 		if a, ok := a.(fsm.Send); ok {
 			s.send(a)
@@ -63,7 +63,7 @@ func (s *Supervisor) signal(actions []fsm.Action) {
 	s.sendSignals()
 }
 
-// carryOut does what the machine decided but the signals, which go first. What
+// carryOut does what the machine decided, but for the signals, which went first. What
 // there is to tell of it is told later, see tellHappenings. It returns the
 // refusal, if the step's command was refused.
 func (s *Supervisor) carryOut(actions []fsm.Action) (refusal *view.Error) {

@@ -105,18 +105,20 @@ func (a *adoption) idOf(e *fsm.EntrySnapshot, s *fsm.SlotSnapshot) fsm.ID {
 
 // endAll makes of the slots what a shutdown makes of them. Its record is written
 // before their processes are told to end, and those of the slots only then: the
-// dead daemon may not have come to those.
-func (a *adoption) endAll(now fsm.Instant) {
-	for i := range a.snap.Entries {
-		e := &a.snap.Entries[i]
-		e.Roll.Active = false
-		for j := range e.Slots {
-			if slot := &e.Slots[j]; slot.State == fsm.Running {
-				slot.State, slot.StopBy, slot.Outcome = fsm.Stopping, fsm.ByShutdown, fsm.Stopped
-				slot.Deadline, slot.DeadlineSet = now+e.StopTimeout, true
-			}
+// dead daemon may not have come to the one or the other, and to be told twice is
+// better than to be killed untold.
+func (a *adoption) endAll(now fsm.Instant) error {
+	m, err := fsm.Restore(a.snap)
+	if err != nil {
+		return err
+	}
+	for _, action := range m.Step(now, fsm.Shutdown{}) {
+		if isSend(action) {
+			a.untold = append(a.untold, action)
 		}
 	}
+	a.snap = m.Snapshot()
+	return nil
 }
 
 // settle goes through all slots that hold something, and says what became of it.

@@ -17,7 +17,6 @@ import (
 	"context"
 	"log/slog"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -145,7 +144,6 @@ type Supervisor struct {
 	reloading    chan struct{} // holds a token while a reload is under way
 	ended        chan struct{} // closed when Run has returned for good
 	outcome      *Outcome
-	ending       bool        // a shutdown has begun
 	paused       bool        // spawning is stopped for a re-exec
 	resumption   *resumption // between Resume and TakeOver
 	prevReexecAt *time.Time
@@ -383,18 +381,10 @@ func (s *Supervisor) decide(ev fsm.Event) {
 // whatever events that gave rise to. It returns the refusal of a command.
 func (s *Supervisor) act() (refusal *view.Error) {
 	for {
-		ends := s.machine.Stopping() && !s.ending
-		if ends {
-			s.beginEnd()
-		} else {
-			s.writeDown()
-		}
+		s.writeDown()
 		now := s.actions
 		s.actions = s.spare[:0]
-		s.signal(now)
-		if ends {
-			s.writeDown()
-		}
+		s.sendAll(now)
 		if r := s.carryOut(now); r != nil {
 			refusal = r
 		}
@@ -405,19 +395,6 @@ func (s *Supervisor) act() (refusal *view.Error) {
 		}
 		s.decideLocal()
 	}
-}
-
-// gcWhileEnding is debug.SetGCPercent's for a daemon that ends: what a thousand
-// exits leave behind is not worth a collection in their midst.
-const gcWhileEnding = 500
-
-// beginEnd begins a shutdown. What it makes of the slots follows from one record,
-// see adoption.endAll: with that written they are told to end, before what
-// became of each is written down.
-func (s *Supervisor) beginEnd() {
-	s.ending = true
-	debug.SetGCPercent(gcWhileEnding)
-	s.writeIntent()
 }
 
 func (s *Supervisor) decideLocal() {
