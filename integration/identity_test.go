@@ -85,18 +85,22 @@ entries:
 		}
 		return st.Uid
 	}
-	const empty = "0000000000000000"
-	bounding := procStatus(t, d.pid, "CapBnd")
-	check := func() {
+	asleep := func(pid int) { // in execve it has no environment
 		t.Helper()
-		pid := d.running("all", 1).process("all", 0).PID
-		uid := fmt.Sprintf("%d\t%[1]d\t%[1]d\t%[1]d", who.Uid)
 		eventually(t, "the shell has become sleep", func() error {
 			if name := procStatus(t, pid, "Name"); name != "sleep" {
 				return fmt.Errorf("it is %s", name)
 			}
 			return nil
 		})
+	}
+	const empty = "0000000000000000"
+	bounding := procStatus(t, d.pid, "CapBnd")
+	check := func() {
+		t.Helper()
+		pid := d.running("all", 1).process("all", 0).PID
+		uid := fmt.Sprintf("%d\t%[1]d\t%[1]d\t%[1]d", who.Uid)
+		asleep(pid)
 		for key, want := range map[string]string{
 			"Uid": uid, "Gid": "54322\t54322\t54322\t54322", "Groups": "54323 54324", "Umask": "0027", "NoNewPrivs": "1", "Cpus_allowed_list": "0",
 			"CapInh": "0000000000000400", "CapPrm": "0000000000000400", "CapEff": "0000000000000400", "CapBnd": "0000000000000400", "CapAmb": "0000000000000400",
@@ -178,6 +182,7 @@ entries:
 	if got := procStatus(t, pid, "Uid"); !strings.HasPrefix(got, "54321\t") || fifoOwner("all") != 54321 {
 		t.Errorf("uid %s, FIFO of %d", got, fifoOwner("all"))
 	}
+	asleep(pid)
 	if env := environ(pid); !strings.Contains(env, "HOME=/wrong") || strings.Contains(env, "LOGNAME=nobody") {
 		t.Errorf("of a user without an account:\n%s", env)
 	}

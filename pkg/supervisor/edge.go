@@ -231,7 +231,7 @@ func (s *Supervisor) send(a fsm.Send) {
 // up for. Where those are many, most end before that, and need none.
 const (
 	many      = 64
-	contAfter = 10 * time.Millisecond
+	contAfter = 100 * time.Millisecond
 )
 
 // sendSignals sends those that wait for it.

@@ -144,6 +144,7 @@ type Supervisor struct {
 	reloading    chan struct{} // holds a token while a reload is under way
 	ended        chan struct{} // closed when Run has returned for good
 	outcome      *Outcome
+	gathering    bool        // see gather
 	paused       bool        // spawning is stopped for a re-exec
 	resumption   *resumption // between Resume and TakeOver
 	prevReexecAt *time.Time
@@ -243,7 +244,9 @@ func (s *Supervisor) Run() Outcome {
 		started := s.startSome()
 		s.untold = s.untold || started
 		s.forgetDeparted()
-		s.Processes.Wait(s.patience(s.tell(started)))
+		due := s.tell(started)
+		s.gather(due)
+		s.Processes.Wait(s.patience(due))
 		s.takeProcesses()
 		select {
 		case r := <-s.requests:
@@ -409,7 +412,7 @@ func (s *Supervisor) takeProcesses() {
 	if s.batch = s.Processes.Events(s.batch[:0]); len(s.batch) == 0 {
 		return
 	}
-	s.untold = true
+	s.untold, s.gathering = true, s.machine.Stopping()
 	s.counts.queueLength.Store(int64(len(s.batch)))
 	for i := range s.batch {
 		s.take(&s.batch[i])

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"syscall"
@@ -314,6 +315,47 @@ func TestProcessThatWasNotHandedOverIsAnUnknownEnd(t *testing.T) {
 		}
 		for _, p := range b.byPath("/bin/a")[:1] { // the one nobody knows of
 			delete(b.procs, p.token)
+		}
+	})
+}
+
+// TestGather: in the shutdown of many, ends are taken together; a command is not kept
+// waiting, and the last few are taken as they come.
+func TestGather(t *testing.T) {
+	const n = many + 2
+	inBubble(t, fmt.Sprintf("entries: {a: {command: /bin/a, count: %d}}", n), func(t *testing.T, b *bed) {
+		b.stubborn = true
+		if _, err := b.s.Shutdown(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+		left := func() (up int) {
+			synctest.Wait()
+			for _, p := range b.s.State().Entry("a").Processes {
+				if p.PID != 0 {
+					up++
+				}
+			}
+			return up
+		}
+		b.end(b.byPath("/bin/a")[0], 0)
+		b.end(b.byPath("/bin/a")[0], 0)
+		if up := left(); up != n {
+			t.Errorf("%d of %d are known to be up at once", up, n)
+		}
+		b.pass(gatherFor + 2*time.Millisecond)
+		if up := left(); up != n-2 {
+			t.Errorf("%d of %d are known to be up after a while", up, n)
+		}
+		b.pass(gatherFor)
+		b.end(b.byPath("/bin/a")[0], 0)
+		b.end(b.byPath("/bin/a")[0], 0)
+		b.pass(2 * time.Millisecond)
+		if up := left(); up != n-4 {
+			t.Errorf("%d of %d are known to be up, fewer than are many", up, n)
+		}
+		b.end(b.byPath("/bin/a")[0], 0)
+		if err := b.s.Kill(t.Context()); err != nil {
+			t.Fatal(err)
 		}
 	})
 }
