@@ -49,8 +49,8 @@ func (k Kind) String() string {
 type Event struct {
 	Kind Kind
 	What uint32 // the kernel's PROC_EVENT_ value, of use with Unknown
-	CPU  uint32 // where it happened; all ones in an Ack
-	Seq  uint32 // counts the messages of that CPU, those hidden by a filter too
+	CPU  uint32 // where it happened, or an Ack's request was made
+	Seq  uint32 // counts the messages of that CPU, those hidden by a filter and Acks too
 
 	// Timestamp is when it happened, on CLOCK_MONOTONIC.
 	Timestamp time.Duration

@@ -83,7 +83,7 @@ const maxCPUs = 1 << 16
 
 // add takes in a message and returns how many are missing before it.
 func (s *sequence) add(cpu, seq uint32) (missing uint32) {
-	if cpu >= maxCPUs { // an answer to a request has no CPU
+	if cpu >= maxCPUs { // no kernel's
 		return 0
 	}
 	if n := int(cpu) + 1; n > len(s.next) {

@@ -105,6 +105,16 @@ func TestSequence(t *testing.T) {
 	}
 }
 
+// TestOthersSubscribe: the answers that others get have numbers too, and are no gap.
+func TestOthersSubscribe(t *testing.T) {
+	l := listen(t, Config{})
+	for range 20 {
+		until(t, l, mark(t), func(*Event) bool { return false }) // the numbers of this CPU are known
+		listen(t, Config{}).Close()
+	}
+	until(t, l, mark(t), func(*Event) bool { return false })
+}
+
 // A gap in what the kernel sends reaches the caller as an error, after the
 // events, and no event is lost by that.
 func TestGapIsReported(t *testing.T) {

@@ -254,7 +254,7 @@ func (l *Listener) decode(dst []Event) int {
 // asked for.
 func (l *Listener) take(e *Event) bool {
 	l.heard = max(l.heard, e.Timestamp)
-	if l.numbered && e.Kind != Ack && l.sequence.add(e.CPU, e.Seq) > 0 && l.gap == nil {
+	if l.numbered && l.sequence.add(e.CPU, e.Seq) > 0 && l.gap == nil {
 		l.gap = l.checkGaps()
 	}
 	if l.proof.is(e) {
