@@ -85,10 +85,10 @@ entries:
 		}
 		return st.Uid
 	}
-	asleep := func(pid int) { // in execve it has no environment
+	asleep := func(pid int) { // in execve it has the name before it has an environment
 		t.Helper()
 		eventually(t, "the shell has become sleep", func() error {
-			if name := procStatus(t, pid, "Name"); name != "sleep" {
+			if name := procStatus(t, pid, "Name"); name != "sleep" || environ(pid) == "" {
 				return fmt.Errorf("it is %s", name)
 			}
 			return nil
