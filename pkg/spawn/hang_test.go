@@ -246,13 +246,17 @@ func TestPauseAtExec(t *testing.T) {
 	p := newTestPool(t, Options{}, nil)
 	spec := static(t, pause())
 	var token Token
-	for round := range 60 {
+	rounds := 60
+	if testing.Short() {
+		rounds = 12 // emulated, each takes a second
+	}
+	for round := range rounds {
 		first := token
 		for range maxFlights {
 			p.Start(token, spec)
 			token++
 		}
-		p.Wait(time.Duration(round%40) * 10 * time.Microsecond)
+		p.Wait(time.Duration(400*round/rounds) * time.Microsecond)
 		unstarted := p.Pause()
 		started := 0
 		for _, e := range p.Events(nil) {
