@@ -322,6 +322,17 @@ func seed(t *testing.T) int64 {
 	return n
 }
 
+// dieAt kills the daemon and starts one that is killed when it comes to a step that has
+// a name: it takes a program built for that.
+func (d *daemon) dieAt(step string) {
+	d.t.Helper()
+	d.die()
+	env := d.env
+	d.env = append(append([]string{}, env...), "SENTRYD_FAILPOINT="+step)
+	d.start(options{})
+	d.env = env
+}
+
 // TestKilledAtNamedSteps kills the daemon at each step that has a name.
 func TestKilledAtNamedSteps(t *testing.T) {
 	bin := built(t, "sentryd-failpoint", "../cmd/sentryd", "-tags", "failpoint")
@@ -340,11 +351,7 @@ func TestKilledAtNamedSteps(t *testing.T) {
 			bell, entry := churn(t, slots)
 			d := startDaemon(t, "entries:\n"+entry+fmt.Sprintf("  steady: {command: sleep 100000, count: %d}\n", kept), options{bin: bin})
 			ids := d.identities(d.running("steady", kept).entry("steady"))
-			d.die()
-			env := d.env
-			d.env = append(append([]string{}, env...), "SENTRYD_FAILPOINT="+step)
-			d.start(options{})
-			d.env = env
+			d.dieAt(step)
 			if provoke != nil {
 				d.await("the daemon is up", func(*state) bool { return true })
 				provoke(d)
@@ -371,11 +378,7 @@ func TestKilledWhileEnding(t *testing.T) {
 			const n = 70 // more than are told one by one
 			d := startDaemon(t, fmt.Sprintf("entries: {a: {command: sleep 100000, count: %d, stop: {timeout: 1s}}}\n", n), options{bin: bin})
 			d.running("a", n)
-			d.die()
-			env := d.env
-			d.env = append(append([]string{}, env...), "SENTRYD_FAILPOINT="+step)
-			d.start(options{})
-			d.env = env
+			d.dieAt(step)
 			d.running("a", n)
 			d.signal(unix.SIGTERM)
 			d.gone()

@@ -88,8 +88,8 @@ entries:
 	asleep := func(pid int) { // in execve it has the name before it has an environment
 		t.Helper()
 		eventually(t, "the shell has become sleep", func() error {
-			if name := procStatus(t, pid, "Name"); name != "sleep" || environ(pid) == "" {
-				return fmt.Errorf("it is %s", name)
+			if name, env := procStatus(t, pid, "Name"), environ(pid); name != "sleep" || env == "" {
+				return fmt.Errorf("it is %s, with %d bytes of environment", name, len(env))
 			}
 			return nil
 		})

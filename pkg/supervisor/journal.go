@@ -11,7 +11,8 @@ import (
 
 // This file is where what was decided is written down before it is done: a start
 // before it is asked for, an exit before the start that follows, a command before
-// its reply, a shutdown before its first signal. A daemon that dies by SIGKILL leaves the state of its last turn.
+// its reply, a shutdown before its first signal. A daemon that dies by SIGKILL
+// leaves the state of its last turn.
 
 // Journal is what the supervisor needs of pkg/state to write its state down.
 type Journal interface {

@@ -319,8 +319,8 @@ func TestProcessThatWasNotHandedOverIsAnUnknownEnd(t *testing.T) {
 	})
 }
 
-// TestGather: in the shutdown of many, ends are taken together; a command is not kept
-// waiting, and the last few are taken as they come.
+// TestGather: in the shutdown of many, ends are taken together, and those of the last
+// few as they come.
 func TestGather(t *testing.T) {
 	const n = many + 2
 	inBubble(t, fmt.Sprintf("entries: {a: {command: /bin/a, count: %d}}", n), func(t *testing.T, b *bed) {
@@ -354,6 +354,26 @@ func TestGather(t *testing.T) {
 			t.Errorf("%d of %d are known to be up, fewer than are many", up, n)
 		}
 		b.end(b.byPath("/bin/a")[0], 0)
+		if err := b.s.Kill(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestCommandWhileEndsGather: it is answered at once.
+func TestCommandWhileEndsGather(t *testing.T) {
+	inBubble(t, fmt.Sprintf("entries: {a: {command: /bin/a, count: %d}}", many), func(t *testing.T, b *bed) {
+		b.stubborn = true
+		for range 2 { // the second comes when ends are let gather
+			began := time.Now()
+			if _, err := b.s.Shutdown(t.Context(), false); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(began); took != 0 {
+				t.Errorf("it took %v", took)
+			}
+			synctest.Wait()
+		}
 		if err := b.s.Kill(t.Context()); err != nil {
 			t.Fatal(err)
 		}
