@@ -478,15 +478,13 @@ func childEnviron(environ []string) []string {
 	})
 }
 
-// monotonic returns a clock that reads CLOCK_MONOTONIC, which is the same over
-// re-execs. Time.Sub reads it without a system call, unlike clock_gettime(2) as
-// x/sys makes it, but from an origin of its own.
+// monotonic returns a reading of CLOCK_MONOTONIC, which is the same over re-execs.
 func monotonic() func() time.Duration {
-	var ts unix.Timespec
-	base := time.Now()
-	unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
-	origin := time.Duration(ts.Nano())
-	return func() time.Duration { return origin + time.Since(base) }
+	clock := spawn.NewClock()
+	return func() time.Duration {
+		now, _ := clock.Now()
+		return now
+	}
 }
 
 // missing says what this user cannot do, and what follows.

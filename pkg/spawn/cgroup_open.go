@@ -54,7 +54,7 @@ func (s *spawner) take(name string) (st cgroupState, err error) {
 	p.mu.Unlock()
 	if ok {
 		s.cgroup = k.files
-		now, _ := p.clock.now()
+		now, _ := p.clock.Now()
 		if now-k.at < freshFor {
 			return cgroupState{}, nil
 		}

@@ -28,7 +28,7 @@ func (p *Pool) startDirect(token Token, s *Spec) bool {
 	if !ok || k.files.limited {
 		return false
 	}
-	if now, _ := p.clock.now(); now-k.at >= freshFor {
+	if now, _ := p.clock.Now(); now-k.at >= freshFor {
 		if st, err := k.files.state(); err != nil || st.populated || st.frozen {
 			return false
 		}

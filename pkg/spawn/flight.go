@@ -140,7 +140,7 @@ func (f *flight) setup(opened *[3]int, cgroup int, orig *origLimit) *StartError 
 // follow makes the child of a flight that has begun known and watched. It has the
 // cgroup's files. p.mu is held.
 func (p *Pool) follow(f *flight, place Place, files cgroupFiles) {
-	f.at, f.wall = p.clock.now()
+	f.at, f.wall = p.clock.Now()
 	c := p.watch(f.job.token, int(f.prog.pid), int(f.prog.pidfd), place, files)
 	if c == nil {
 		p.land(f)
@@ -184,7 +184,7 @@ func (p *Pool) lookAtFlights() {
 	if len(p.flights.flying) == 0 {
 		return
 	}
-	now, _ := p.clock.now()
+	now, _ := p.clock.Now()
 	for i := 0; i < len(p.flights.flying); {
 		f := p.flights.flying[i]
 		switch {
@@ -207,7 +207,7 @@ func (p *Pool) lookAtFlights() {
 func (p *Pool) nextLook() time.Duration {
 	for _, f := range slices.Backward(p.flights.flying) {
 		if (f.child != nil || f.by != nil) && f.condemned == "" {
-			now, _ := p.clock.now()
+			now, _ := p.clock.Now()
 			return max(lookAfter, (now-f.at)/4)
 		}
 	}
@@ -262,7 +262,7 @@ func (p *Pool) fell(c *child) (began bool) {
 	}
 	p.reap(c)
 	if _, vacant := c.tree.gone(); vacant {
-		c.vacant, _ = p.clock.now()
+		c.vacant, _ = p.clock.Now()
 	}
 	again, touched, stuck := f.job, f.touched, f.condemned
 	err := f.prog.failure(&f.target)

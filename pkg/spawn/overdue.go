@@ -15,7 +15,7 @@ func (s *spawner) overdue() {
 	if s.waiting || s.stuck != "" || p.closed {
 		return
 	}
-	mono, _ := p.clock.now()
+	mono, _ := p.clock.Now()
 	if left := p.timeout - (mono - time.Duration(s.since.Load())); left > 0 {
 		s.setTimer(left)
 		return

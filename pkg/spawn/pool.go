@@ -45,7 +45,7 @@ type Pool struct {
 	identify     bool
 	handler      sigaction // Go's, of SIGCHLD, while that is muted; guarded by mu
 	step         func(string)
-	clock        clock
+	clock        Clock
 	ep           int                                // epoll set: one entry a watch, and the eventfd
 	wakefd       int                                // eventfd that ends a Wait
 	found        [256]unix.EpollEvent               // by Wait: as many exits as come at once are taken at once
@@ -160,7 +160,7 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 		timeout:  o.TouchTimeout,
 		identify: o.Identify,
 		step:     o.Step,
-		clock:    newClock(),
+		clock:    NewClock(),
 		ep:       -1,
 		wakefd:   -1,
 		want:     o.Spawners,
@@ -314,7 +314,7 @@ func (p *Pool) Events(dst []Event) []Event {
 // emit queues an event. p.mu is held.
 func (p *Pool) emit(e Event) {
 	if e.At == 0 {
-		e.At, e.Wall = p.clock.now()
+		e.At, e.Wall = p.clock.Now()
 	}
 	p.events = append(p.events, e)
 	if e.Kind != Started || !p.brief {

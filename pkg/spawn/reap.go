@@ -180,7 +180,7 @@ func (p *Pool) collect(c *child, later bool) {
 	p.own.discount(&st)
 	delete(p.watches, c.id) // nothing that is still reported is news
 	c.exit = Event{Kind: Exited, Token: c.token, PID: c.pid, Status: st}
-	c.exit.At, c.exit.Wall = p.clock.now()
+	c.exit.At, c.exit.Wall = p.clock.Now()
 	if len(c.place.Settings) > 0 {
 		c.exit.OOMKills = oomKills(c.place.Cgroup) - c.ooms
 	}

@@ -107,7 +107,7 @@ func (s *spawner) setTimer(d time.Duration) {
 }
 
 func (s *spawner) enter(phase uint32) {
-	mono, _ := s.p.clock.now()
+	mono, _ := s.p.clock.Now()
 	s.since.Store(int64(mono))
 	s.phase.Store(phase)
 }
@@ -140,7 +140,7 @@ func (s *spawner) try() outcome {
 	next := done
 	if s.p.fork && err == nil {
 		next = cloning
-		mono, _ := s.p.clock.now()
+		mono, _ := s.p.clock.Now()
 		s.since.Store(int64(mono))
 	}
 	switch {
@@ -162,7 +162,7 @@ func (s *spawner) launch(opened *[3]int) outcome {
 	if f != nil {
 		s.target.limited = s.cgroup.limited || len(s.job.spec.Place.Settings) > 0
 		f.job, f.target, f.touched, f.by = s.job, s.target, true, s
-		f.at, f.wall = p.clock.now()
+		f.at, f.wall = p.clock.Now()
 		if !p.brief {
 			p.kick() // to look at it in time
 		}

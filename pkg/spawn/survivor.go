@@ -30,14 +30,14 @@ func (p *Pool) collectSurvivor(c *child) {
 	st := p.ended(c.pidfd)
 	if !st.Known && p.exact && !hungUp(c.pidfd) && !c.givenUp {
 		if c.exit.At == 0 {
-			c.exit.At, c.exit.Wall = p.clock.now()
+			c.exit.At, c.exit.Wall = p.clock.Now()
 			time.AfterFunc(unreapedAfter, func() { p.giveUp(c) })
 		}
 		return // the reap will tell
 	}
 	at, wall := c.exit.At, c.exit.Wall
 	if at == 0 {
-		at, wall = p.clock.now()
+		at, wall = p.clock.Now()
 	}
 	c.ended = true
 	p.disarm(c.id, c.pidfd)

@@ -63,7 +63,7 @@ const maxInterpDepth = 5
 //
 // It returns an interpreter that does not exist.
 func (p *Pool) touchFile(path string) (missing string) {
-	now, _ := p.clock.now()
+	now, _ := p.clock.Now()
 	if !p.fork && p.interps.fresh(path, now) {
 		return ""
 	}

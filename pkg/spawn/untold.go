@@ -42,7 +42,7 @@ func (p *Pool) Threads(token Token) (n int, at time.Duration, ok bool) {
 	if c == nil || !c.survivor || c.ended {
 		return 0, 0, false
 	}
-	// Not p.clock, which may be a little off.
+	// Not p.clock, which may be a little fast.
 	var now unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) != nil {
 		return 0, 0, false
