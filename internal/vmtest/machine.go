@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -106,6 +107,16 @@ func (m machine) run(ctx context.Context, limit time.Duration, f func(verdict.Ev
 		return cpu, errors.New("the machine ended before its tests had")
 	}
 	return cpu, nil
+}
+
+// broke says whether the machine that ran last was ended by a fault of qemu's: in
+// its emulation of two processors one of them can run into the breakpoint of a
+// patch of the kernel's code that is long done, which no kernel knows what to do
+// with. Nothing that a process does brings that about otherwise. See keepPatches
+// in guest/ for what is done against it.
+func (m machine) broke() bool {
+	text, err := os.ReadFile(m.console)
+	return err == nil && bytes.Contains(text, []byte("] Oops: int3: "))
 }
 
 // tail copies the end of a file.

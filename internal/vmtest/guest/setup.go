@@ -70,14 +70,19 @@ func enableControllers(root string) error {
 	return nil
 }
 
-// keepPatches makes a cgroup that stays. The kernel patches its own code when
-// the first cgroup with a controller comes and when the last one goes: in the
-// allocator of pages for cpuset, for memory in the network's. qemu's emulation
-// of two processors does not bear that: one of them can run into the breakpoint
-// of a patch that is long done, and the kernel panics ("Oops: int3"), within
-// seconds if cgroups come and go.
+// keepPatches makes a cgroup that stays, with a limit of CPU. The kernel patches
+// its own code when the first cgroup with a controller comes and when the last
+// one goes, in the allocator of pages for cpuset, for memory in the network's, and
+// with the first and last limit of CPU in the scheduler. qemu's emulation of two
+// processors does not always bear that: one of them can run into the breakpoint of
+// a patch that is long done, and the kernel panics ("Oops: int3"), within seconds
+// if cgroups or limits come and go.
 func keepPatches(root string) error {
-	return os.Mkdir(root+"/kept", 0o755)
+	dir := root + "/kept"
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(dir+"/cpu.max", []byte("100000 100000"), 0)
 }
 
 func loadModules() error {
