@@ -24,14 +24,22 @@ func (p *Pool) startDirect(token Token, s *Spec) bool {
 	if p.fork || p.paused || !p.queue.empty() || len(p.flights.free) == 0 || !s.simple() {
 		return false
 	}
-	k, ok := p.kept[s.Place.Cgroup]
-	if !ok || k.files.limited {
-		return false
-	}
-	if now, _ := p.clock.Now(); now-k.at >= freshFor {
-		if st, err := k.files.state(); err != nil || st.populated || st.frozen {
+	files := noFiles()
+	if s.Place.Cgroup == "" {
+		if p.vacated == 0 {
 			return false
 		}
+	} else {
+		k, ok := p.kept[s.Place.Cgroup]
+		if !ok || k.files.limited {
+			return false
+		}
+		if now, _ := p.clock.Now(); now-k.at >= freshFor {
+			if st, err := k.files.state(); err != nil || st.populated || st.frozen {
+				return false
+			}
+		}
+		files = k.files
 	}
 	// In a directory of ours, so this does not block.
 	dir, name := s.Stdout.at()
@@ -44,7 +52,7 @@ func (p *Pool) startDirect(token Token, s *Spec) bool {
 	f.job = job{token: token, spec: s}
 	f.target.fill(s, p.oom)
 	f.target.path, f.target.cgroup = s.Path, s.Place.Cgroup
-	if f.target.oom != nil || f.setup(&[3]int{-1, fd, fd}, k.files.dir, &p.orig) != nil {
+	if f.target.oom != nil || f.setup(&[3]int{-1, fd, fd}, files.dir, &p.orig) != nil {
 		p.land(f)
 		return false
 	}
@@ -53,7 +61,11 @@ func (p *Pool) startDirect(token Token, s *Spec) bool {
 		p.land(f)
 		return false
 	}
-	delete(p.kept, s.Place.Cgroup)
-	p.follow(f, s.Place, k.files)
+	if s.Place.Cgroup == "" {
+		p.vacated--
+	} else {
+		delete(p.kept, s.Place.Cgroup)
+	}
+	p.follow(f, s.Place, files)
 	return true
 }

@@ -19,8 +19,24 @@ type lineageTree struct {
 	c *child
 }
 
-// gone leaves it to the walker.
-func (t *lineageTree) gone() (gone, vacant bool) { return false, false }
+// gone is one look at our own children: with nobody there whose an orphan of c could
+// be, there is none. p.mu is held.
+func (t *lineageTree) gone() (gone, vacant bool) {
+	p, c := t.p, t.c
+	if c.survivor || !p.subreaper {
+		return false, false
+	}
+	pids, ok := p.ownChildren()
+	if !ok {
+		return false, false
+	}
+	for _, pid := range pids {
+		if owner := p.orphans[pid]; !p.isMain(pid) && (owner == 0 || owner == c.token) {
+			return false, false
+		}
+	}
+	return true, false
+}
 
 func (t *lineageTree) pids() []int {
 	var pids []int

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"os/signal"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -29,6 +30,10 @@ func (p *Pool) adoptOrphans() {
 	if os.Getpid() != 1 {
 		// Since Linux 3.4, and never refused.
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	}
+	self := strconv.Itoa(os.Getpid())
+	if fd, err := unix.Open("/proc/"+self+"/task/"+self+"/children", unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+		p.listed = fd
 	}
 	p.unmuteSIGCHLD()
 	signal.Notify(p.sigchld, unix.SIGCHLD)
@@ -71,9 +76,16 @@ func (p *Pool) reapListed(self, session int) (settled bool) {
 	}
 	left := make(map[int]Token)
 	settled = true
-	for _, pid := range childrenOf(self) {
+	pids, ok := p.ownChildren()
+	if !ok {
+		pids = childrenOf(self)
+	}
+	for _, pid := range pids {
+		if p.isMain(pid) {
+			continue
+		}
 		sid, err := unix.Getsid(pid)
-		if err != nil || sid == session || p.isMain(pid) {
+		if err != nil || sid == session {
 			continue
 		}
 		if p.fork && p.cloning() {
@@ -97,6 +109,46 @@ func (p *Pool) reapListed(self, session int) (settled bool) {
 	}
 	p.orphans = left
 	return settled
+}
+
+// ownChildren lists the children of our first thread, the orphans among them: the
+// kernel gives an orphan to the first thread of a subreaper that lives
+// (find_alive_thread in kernel/exit.c), and the first one lives as long as we do. It
+// reports false where the kernel does not list children. The slice is good until the next
+// call. p.mu is held: no child is reaped, so that the list does not shift while it
+// is read; see proc_tid_children(5).
+func (p *Pool) ownChildren() (pids []int, ok bool) {
+	if p.listed < 0 {
+		return nil, false
+	}
+	pids = p.pids[:0]
+	var buf [4096]byte
+	pid := 0
+	for at := int64(0); ; {
+		n, err := unix.Pread(p.listed, buf[:], at)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, false
+		}
+		if n == 0 {
+			break
+		}
+		at += int64(n)
+		for _, b := range buf[:n] { // each number is followed by a space
+			if b >= '0' && b <= '9' {
+				pid = 10*pid + int(b-'0')
+				continue
+			}
+			if pid > 0 {
+				pids = append(pids, pid)
+			}
+			pid = 0
+		}
+	}
+	p.pids = pids
+	return pids, true
 }
 
 // isMain reports whether a pid is that of a child that is known, or about to

@@ -65,7 +65,7 @@ type Pool struct {
 
 	stir    chan struct{}  // wakes the walker: dirty or orders
 	sigchld chan os.Signal // does so too, once this process is a subreaper
-	orphans map[int]Token  // living ones, and whose they are, 0 if that is not known; the walker's own
+	orphans map[int]Token  // living ones, and whose they are, 0 if that is not known; changed by the walker only, with mu held
 
 	mu        sync.Mutex
 	work      sync.Cond // of mu: the queue is not empty, or paused or closed changed
@@ -84,6 +84,7 @@ type Pool struct {
 	watches   map[uint64]*child     // whose an entry of the epoll set is
 	held      atomic.Int32          // cgroups that are kept open, by whoever has them
 	kept      map[string]keptCgroup // cgroups that were seen to be empty when their child ended
+	vacated   int                   // children without a cgroup that ended, and no other was started in their place
 	lastID    uint64
 	room      int // descriptors that the table has room for
 	events    []Event
@@ -95,6 +96,8 @@ type Pool struct {
 	unused    []string // cgroups to remove
 	walking   bool     // the walker is at it
 	subreaper bool
+	listed    int   // the list of our own children once we are one, or -1
+	pids      []int // memory for what it has
 	reaping   bool  // orphans are
 	own       peak  // our own size
 	remains   []int // descriptors of forgotten children, to be closed by bury
@@ -163,6 +166,7 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 		clock:    NewClock(),
 		ep:       -1,
 		wakefd:   -1,
+		listed:   -1,
 		want:     o.Spawners,
 		spawners: make(map[*spawner]struct{}),
 		stuck:    make(map[string]int),
@@ -257,7 +261,7 @@ func (p *Pool) Close() {
 func (p *Pool) closeFDs() {
 	p.reserve.give()
 	p.flights.close()
-	for _, fd := range []*int{&p.ep, &p.wakefd} {
+	for _, fd := range []*int{&p.ep, &p.wakefd, &p.listed} {
 		if *fd >= 0 {
 			unix.Close(*fd)
 			*fd = -1
@@ -434,6 +438,9 @@ func (p *Pool) forget(c *child) {
 		p.dead = append(p.dead, c.pidfd)
 	case c.pidfd >= 0:
 		p.remains = append(p.remains, c.pidfd)
+	}
+	if c.place.Cgroup == "" {
+		p.vacated++
 	}
 	p.keep(c)
 	p.unwatch(c)
