@@ -2,13 +2,17 @@ package main
 
 import (
 	"context"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sentryd/sentryd/internal/testenv"
 )
 
 // testRig builds the floors alone: the benchmark's own machinery is tested on
@@ -149,4 +153,25 @@ func countFiles(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// What a program is not to see is hidden from it alone.
+func TestHiding(t *testing.T) {
+	testenv.Need(t, testenv.Root())
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "there"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	cmd := exec.Command("ls", "-A", dir)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := hiding(dir)(cmd); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil || out.Len() > 0 {
+		t.Errorf("it sees %q: %v", out.String(), err)
+	}
+	if list, err := os.ReadDir(dir); err != nil || len(list) != 1 {
+		t.Errorf("hidden from us: %v, %v", list, err)
+	}
 }

@@ -20,6 +20,7 @@ const (
 	floorCListen = "C floor, listener"
 	floorGo      = "Go floor"
 	sentrydMain  = "sentryd"
+	sentrydBare  = "sentryd, no cgroups"
 	sentrydQuiet = "sentryd, connector off"
 	supervisord  = "supervisord"
 	dinit        = "dinit"
@@ -34,15 +35,24 @@ type contender struct {
 	// line. command gives the command of a child, with slot in the place of the
 	// slot's number: what the contender itself replaces by it.
 	prepare    func(dir string, j job, command func(slot string) []string) ([]string, error)
-	keepOutput bool // its standard output goes to a file, as under a service manager, not to /dev/null
-	listener   bool // with a listener of the proc connector beside it
-	peer       bool // another project's: slower, so it sits out the later rounds
+	launch     func(*exec.Cmd) error // how it is started; nil: like any program
+	keepOutput bool                  // its standard output goes to a file, as under a service manager, not to /dev/null
+	listener   bool                  // with a listener of the proc connector beside it
+	peer       bool                  // another project's: slower, so it sits out the later rounds
 }
 
 func (r *rig) allContenders(sentryd, dinitPath string) []*contender {
 	noRoot := ""
 	if os.Geteuid() != 0 {
 		noRoot = "needs root: to listen to the proc connector"
+	}
+	tree := cgroup2()
+	noTree := ""
+	switch {
+	case tree == "":
+		noTree = "there is no cgroup v2 here, so that sentryd is without it anyway"
+	case os.Geteuid() != 0:
+		noTree = "needs root: to hide the tree of cgroup v2"
 	}
 	floor := func(program string) func(string, job, func(string) []string) ([]string, error) {
 		return func(_ string, j job, command func(string) []string) ([]string, error) {
@@ -58,6 +68,7 @@ func (r *rig) allContenders(sentryd, dinitPath string) []*contender {
 		{name: floorCListen, about: "the same, while a C program listens to the proc connector", prepare: floor("floor"), listener: true, missing: noRoot},
 		{name: floorGo, about: "two threads, syscall.ForkExec with PidFD, output to /dev/null", prepare: floor("floorgo")},
 		{name: sentrydMain, about: "connector on, output captured (defaults)", prepare: prepareSentryd(sentryd, true), keepOutput: true},
+		{name: sentrydBare, about: "the same, where it sees no cgroup v2: the engine without containment in cgroups", prepare: prepareSentryd(sentryd, true), keepOutput: true, launch: hiding(tree), missing: noTree},
 		{name: sentrydQuiet, about: "proc_connector.enabled: false, output captured", prepare: prepareSentryd(sentryd, false), keepOutput: true},
 		{name: supervisord, about: "startsecs=0, autorestart=true, output captured into files (defaults)", prepare: prepareSupervisord(superPath), missing: superMissing, keepOutput: true, peer: true},
 		{name: dinit, about: "restart, restart-delay=0, smooth-recovery, output captured into buffers", prepare: prepareDinit(dinitPath), missing: dinitMissing, keepOutput: true, peer: true},

@@ -54,3 +54,32 @@ func TestRatioIsByRound(t *testing.T) {
 		t.Error("a contender that was never measured meets the target")
 	}
 }
+
+// TestContainmentMayCost: with cgroups 15 % more is allowed, where the engine without
+// them was measured beside; what is no ratio stays.
+func TestContainmentMayCost(t *testing.T) {
+	for _, c := range []struct {
+		m          metric
+		bare, main float64 // a round; 0: not measured
+		verdicts   [2]string
+		met        [2]bool
+	}{
+		{metric{target: atMostRatio(1.2)}, 119, 137, [2]string{"<= 1.20 x", "<= 1.38 x"}, [2]bool{true, true}},
+		{metric{target: atMostRatio(1.2)}, 121, 139, [2]string{"<= 1.20 x", "<= 1.38 x"}, [2]bool{}},
+		{metric{target: atMostRatio(1.2)}, 0, 121, [2]string{"", "<= 1.20 x"}, [2]bool{}},
+		{metric{target: atLeastRatio(0.65), higher: true}, 65, 57, [2]string{">= 0.65 x", ">= 0.57 x"}, [2]bool{true, true}},
+		{metric{target: atMost(5), plain: true, unit: "/s"}, 0, 5.5, [2]string{"", "<= 5 /s"}, [2]bool{}},
+	} {
+		c.m.put(floorC, 0, 100)
+		for name, v := range map[string]float64{sentrydBare: c.bare, sentrydMain: c.main} {
+			if v > 0 {
+				c.m.put(name, 0, v)
+			}
+		}
+		for i, name := range []string{sentrydBare, sentrydMain} {
+			if text, met := c.m.verdict(name); text != c.verdicts[i] || met != c.met[i] {
+				t.Errorf("%+v: %s: %q %v, want %q %v", c.m.target, name, text, met, c.verdicts[i], c.met[i])
+			}
+		}
+	}
+}

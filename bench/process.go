@@ -28,14 +28,19 @@ type process struct {
 	err     error // how it ended; valid after ended is closed
 }
 
-// start runs argv in dir with a bare environment. Its standard input is
-// /dev/null; its standard error, and its output if keep is set, go to a file.
-func start(dir, name string, keep bool, argv ...string) (*process, error) {
-	return startEnv(dir, name, keep, nil, argv...)
+// start runs a contender in dir, as startEnv does.
+func start(dir string, c *contender, argv ...string) (*process, error) {
+	launch := c.launch
+	if launch == nil {
+		launch = (*exec.Cmd).Start
+	}
+	return startEnv(dir, c.name, c.keepOutput, nil, launch, argv...)
 }
 
-// startEnv is start with a further environment.
-func startEnv(dir, name string, keep bool, env []string, argv ...string) (*process, error) {
+// startEnv runs argv in dir with a bare environment and what env adds to it. Its
+// standard input is /dev/null; its standard error, and its output if keep is set, go
+// to a file.
+func startEnv(dir, name string, keep bool, env []string, launch func(*exec.Cmd) error, argv ...string) (*process, error) {
 	p := &process{name: name, program: argv[0], pidfd: -1, output: filepath.Join(dir, "output"), ended: make(chan struct{})}
 	out, err := os.OpenFile(p.output, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
@@ -51,7 +56,7 @@ func startEnv(dir, name string, keep bool, env []string, argv ...string) (*proce
 		cmd.Stdout = out
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, PidFD: &p.pidfd}
-	if err := cmd.Start(); err != nil {
+	if err := launch(cmd); err != nil {
 		return nil, err
 	}
 	p.pid = cmd.Process.Pid

@@ -57,7 +57,7 @@ func newRig(ctx context.Context, o *options) (_ *rig, err error) {
 	}
 	sentryd := r.program("sentryd")
 	switch {
-	case !o.only.MatchString(sentrydMain) && !o.only.MatchString(sentrydQuiet):
+	case !o.only.MatchString(sentrydMain) && !o.only.MatchString(sentrydBare) && !o.only.MatchString(sentrydQuiet):
 		// The floors and the peers alone.
 	case o.sentryd == "":
 		if err := build(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", sentryd, "github.com/sentryd/sentryd/cmd/sentryd"); err != nil {
@@ -187,7 +187,7 @@ func (r *rig) launch(c *contender, j job) (_ *instance, err error) {
 		}
 	}
 	in.launched = monotonic()
-	in.process, err = start(in.dir, c.name, c.keepOutput, argv...)
+	in.process, err = start(in.dir, c, argv...)
 	return in, err
 }
 

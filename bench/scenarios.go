@@ -40,10 +40,10 @@ func scenarioNames() []string {
 
 // The contenders of some scenarios. The listener matters where processes start
 // in great number; sentryd alone has a status command and a re-exec.
-func withoutListener(c *contender) bool { return c.name != floorCListen }
+func atRest(c *contender) bool          { return c.name != floorCListen && c.name != sentrydBare }
 func onlySentryd(c *contender) bool     { return c.name == sentrydMain }
 func floorAndSentryd(c *contender) bool { return c.name == floorC || c.name == sentrydMain }
-func mainOnes(c *contender) bool        { return withoutListener(c) && c.name != sentrydQuiet }
+func mainOnes(c *contender) bool        { return c.name != floorCListen && c.name != sentrydQuiet }
 
 func scenarios(o *options) []*scenario {
 	storm := stormScenario{slots: 100, warm: time.Second, window: 3 * time.Second}
@@ -92,7 +92,7 @@ func scenarios(o *options) []*scenario {
 			},
 		},
 		{
-			name: "idle", rounds: 1, run: idleScenario{settle, window}.run, who: withoutListener,
+			name: "idle", rounds: 1, run: idleScenario{settle, window}.run, who: atRest,
 			about: fmt.Sprintf("idle with %d children, over %v", o.children, window),
 			metrics: []*metric{
 				{name: "wakeups", title: "wake-ups of all threads (context switches)", unit: "/s", digits: 1, target: atMost(5), plain: true},

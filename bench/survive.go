@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -106,7 +107,7 @@ func (s *survivor) trial(ctx context.Context, r *rig) (cells []string, err error
 		return nil, err
 	}
 	run := func() (*process, error) {
-		return startEnv(dir, s.name, true, []string{trialMark + "=" + dir}, append([]string{s.program}, args...)...)
+		return startEnv(dir, s.name, true, []string{trialMark + "=" + dir}, (*exec.Cmd).Start, append([]string{s.program}, args...)...)
 	}
 	look := func() []string {
 		programs := trialPrograms(dir)

@@ -80,8 +80,9 @@
 // What descends from a child is its tree, and it is followed beyond the end of
 // the child: see Place. In a cgroup (Cgroups) it is exact, and an exit
 // costs one look at a file. Without one the process becomes a child subreaper,
-// so that orphans stay below it, and /proc is read at each exit; an orphan that
-// has both a session and an environment of its own can not be told whose it is.
+// so that orphans stay below it, and an exit costs one look at the list of our
+// children (CONFIG_PROC_CHILDREN, else /proc is read); an orphan that has both a session and an
+// environment of its own can not be told whose it is.
 // Orphans are reaped by their own pids. For that, other code in the process must
 // not start children in sessions of their own.
 package spawn
