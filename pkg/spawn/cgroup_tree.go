@@ -81,16 +81,16 @@ func gentle(err error) error {
 // inotify(7) it has no limits of its own, and it takes the place of the pidfd
 // of the main process, so a child never costs more than one descriptor. What
 // changed between the read here and the arming shows as an event.
-func (t *cgroupTree) watch() ([]int, uint32) {
+func (t *cgroupTree) watch() (fds []int, events uint32, settled bool) {
 	fd, err := unix.Open(t.path+"/cgroup.events", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, 0
+		return nil, 0, true
 	}
 	if t.stirred(fd) {
 		unix.Close(fd)
-		return nil, 0
+		return nil, 0, true
 	}
-	return []int{fd}, unix.EPOLLPRI | unix.EPOLLET
+	return []int{fd}, unix.EPOLLPRI | unix.EPOLLET, true
 }
 
 // stirred reports whether nothing lives in the cgroup any more.

@@ -2,6 +2,7 @@ package spawn
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -107,16 +108,37 @@ func (t *lineageTree) kill() error {
 // few make a tree that ends one by one cheap.
 const maxWatched = 4
 
-func (t *lineageTree) watch() (fds []int, events uint32) {
-	withPidfds(t.left, nil, func(_, pidfd int) {
-		if len(fds) == maxWatched {
-			return
+func (t *lineageTree) watch() (fds []int, events uint32, settled bool) {
+	seen := make(map[int]bool)
+	for range maxPasses {
+		var pids []int
+		left := func() []int {
+			now := t.left()
+			pids = append(pids, now...)
+			return now
 		}
-		if fd, err := unix.FcntlInt(uintptr(pidfd), unix.F_DUPFD_CLOEXEC, 3); err == nil {
-			fds = append(fds, fd)
+		withPidfds(left, nil, func(_, pidfd int) {
+			if len(fds) == maxWatched {
+				return
+			}
+			if fd, err := unix.FcntlInt(uintptr(pidfd), unix.F_DUPFD_CLOEXEC, 3); err == nil {
+				fds = append(fds, fd)
+			}
+		})
+		// All of them ended since they were found, and what they made came to us, or in a
+		// session to somebody else. Of a session zombies stay that nobody reaps.
+		fresh := slices.ContainsFunc(pids, func(pid int) bool { return !seen[pid] })
+		if len(fds) > 0 || len(pids) == 0 || t.c.survivor && !fresh {
+			return fds, unix.EPOLLIN | unix.EPOLLET, true
 		}
-	})
-	return fds, unix.EPOLLIN | unix.EPOLLET
+		for _, pid := range pids {
+			seen[pid] = true
+		}
+		if !t.c.survivor && !t.p.reapOrphans() {
+			break
+		}
+	}
+	return nil, 0, false
 }
 
 func (t *lineageTree) stirred(int) bool { return true }

@@ -34,7 +34,8 @@ type Options struct {
 	// Step is called at named steps of a start and an end, for tests that kill this
 	// process there: "clone" before the child is made, "cloned" when it has come to
 	// its program and nobody knows, "reaped" when its status was taken and
-	// nobody knows. Nil is nothing.
+	// nobody knows; and, for what may happen meanwhile, "listed" when it is known who was left
+	// behind without a cgroup. Nil is nothing.
 	Step func(name string)
 }
 
@@ -456,10 +457,16 @@ func (p *Pool) bury() {
 	p.mu.Lock()
 	remains, dead := p.remains, p.dead
 	p.remains, p.dead = p.spare[0][:0], p.spare[1][:0]
-	p.mu.Unlock()
+	listed := p.subreaper // the list of our children is not to shift while it is read
+	if !listed {
+		p.mu.Unlock()
+	}
 	for _, pidfd := range dead {
 		_, _, _ = waitNow(pidfd, 0)
 		closeRaw(pidfd)
+	}
+	if listed {
+		p.mu.Unlock()
 	}
 	for _, fd := range remains {
 		closeRaw(fd)

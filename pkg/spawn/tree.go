@@ -22,8 +22,9 @@ type tree interface {
 	// kill sends SIGKILL to all of it.
 	kill() error
 	// watch opens what tells that something of it has gone, and reports the
-	// events that say so; none if nothing lives. The caller closes them.
-	watch() (fds []int, events uint32)
+	// events that say so; none if nothing lives. The caller closes them. It is not
+	// settled where what was found ended meanwhile, and may have left something.
+	watch() (fds []int, events uint32, settled bool)
 	// stirred is told of such an event on a descriptor. It reports whether
 	// that one is of no more use.
 	stirred(fd int) bool
@@ -145,6 +146,7 @@ func (p *Pool) pass(orders []order, dirty []*child, orphans bool) {
 	settled := true
 	if orphans || p.anyLineage(orders, dirty) {
 		settled = p.reapOrphans()
+		p.step("listed")
 	}
 	for _, o := range orders {
 		p.carryOut(o)
@@ -253,7 +255,11 @@ func comm(pid int) string {
 // examine looks at what is left of a tree whose main process was reaped, has it
 // watched, and reports what is known now.
 func (p *Pool) examine(c *child) {
-	fds, events := c.tree.watch()
+	fds, events, settled := c.tree.watch()
+	if !settled {
+		p.again(c)
+		return
+	}
 	var members []Member
 	if len(fds) > 0 {
 		members = p.members(c.tree)
