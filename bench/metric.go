@@ -29,7 +29,7 @@ type target struct {
 const containment = 1.15
 
 // limitOf returns what is wanted of a contender: of sentryd with cgroups more is
-// allowed, if the engine without them was measured too and shows that it is those that cost it.
+// allowed, if the engine without them was measured beside it, which has to do without that.
 func (m *metric) limitOf(contender string) float64 {
 	switch {
 	case !m.target.ratio || contender != sentrydMain || math.IsNaN(m.ratio(sentrydBare)):

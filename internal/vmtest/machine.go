@@ -116,7 +116,7 @@ func (m machine) run(ctx context.Context, limit time.Duration, f func(verdict.Ev
 // in guest/ for what is done against it.
 func (m machine) broke() bool {
 	text, err := os.ReadFile(m.console)
-	return err == nil && bytes.Contains(text, []byte("] Oops: int3: "))
+	return err == nil && bytes.Contains(text, []byte("int3: 0000 [#")) // Linux 6.10 put "Oops: " before it
 }
 
 // tail copies the end of a file.

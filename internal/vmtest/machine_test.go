@@ -46,6 +46,7 @@ func TestEmulatorBreaks(t *testing.T) {
 	}{
 		"[    9.0] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\n":                   {true, 2, 0, "a,b b"},
 		"[    9.0] BUG: kernel NULL pointer dereference, address: 0000000000\n": {false, 1, 1, "a,b"},
+		"[    9.0] int3: 0000 [#1] PREEMPT SMP NOPTI\n":                         {true, 2, 0, "a,b b"},
 		"a test says Oops: int3: too\n":                                         {false, 1, 1, "a,b"},
 	} {
 		dir := t.TempDir()

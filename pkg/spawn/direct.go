@@ -6,14 +6,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A direct start is made by who asks for it: most starts follow an exit, everything
-// that they need is open already, and to hand one to a spawner would cost more than
+// A direct start is made by who asks for it: most starts follow an exit, what
+// they need is there already, and to hand one to a spawner would cost more than
 // it takes. Nothing that a file system does can hang it.
 //
 // What is not as simple as that, and what fails in any way, is left to a spawner,
 // which finds out why.
 
-// simple reports whether everything that a start of s needs is open, if its cgroup is.
+// simple reports whether everything that a start of s needs is at hand, if its cgroup is open.
 func (s *Spec) simple() bool {
 	return strings.IndexByte(s.Path, '/') >= 0 && s.Stdin.Path == "" && s.Stdout.Dir > 0 && s.Stderr == s.Stdout &&
 		len(s.Files) == 0 && s.ListenNames == nil && len(s.Place.Settings) == 0
@@ -26,7 +26,7 @@ func (p *Pool) startDirect(token Token, s *Spec) bool {
 	}
 	files := noFiles()
 	if s.Place.Cgroup == "" {
-		if p.vacated == 0 {
+		if !p.vacated[s.Stdout.Path] {
 			return false
 		}
 	} else {
@@ -57,15 +57,11 @@ func (p *Pool) startDirect(token Token, s *Spec) bool {
 		return false
 	}
 	p.step("clone")
-	if f.prog.flyRaw() < 0 {
+	if f.fly(f.prog.flyRaw) < 0 {
 		p.land(f)
 		return false
 	}
-	if s.Place.Cgroup == "" {
-		p.vacated--
-	} else {
-		delete(p.kept, s.Place.Cgroup)
-	}
+	delete(p.kept, s.Place.Cgroup)
 	p.follow(f, s.Place, files)
 	return true
 }

@@ -80,7 +80,7 @@
 // What descends from a child is its tree, and it is followed beyond the end of
 // the child: see Place. In a cgroup (Cgroups) it is exact, and an exit
 // costs one look at a file. Without one the process becomes a child subreaper,
-// so that orphans stay below it, and an exit costs one look at the list of our
+// so that orphans stay below it, and an exit costs a look at the lists of our
 // children (CONFIG_PROC_CHILDREN, else /proc is read); an orphan that has both a session and an
 // environment of its own can not be told whose it is.
 // Orphans are reaped by their own pids. For that, other code in the process must

@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -34,6 +35,7 @@ type flight struct {
 	child     *child   // nil until follow
 	at        time.Duration
 	wall      int64
+	maker     int    // the thread that made the child, without a cgroup
 	condemned string // the path that it took too long on: it was killed, and reported
 }
 
@@ -137,6 +139,18 @@ func (f *flight) setup(opened *[3]int, cgroup int, orig *origLimit) *StartError 
 	return nil
 }
 
+// fly makes the child by one of the ways to do so, and notes which thread did it: where
+// there is no cgroup that may matter, see mayLeave.
+func (f *flight) fly(clone func() (pid int)) (pid int) {
+	if f.target.cgroup != "" {
+		return clone()
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	f.maker = unix.Gettid()
+	return clone()
+}
+
 // follow makes the child of a flight that has begun known and watched. It has the
 // cgroup's files. p.mu is held.
 func (p *Pool) follow(f *flight, place Place, files cgroupFiles) {
@@ -147,6 +161,12 @@ func (p *Pool) follow(f *flight, place Place, files cgroupFiles) {
 		return
 	}
 	c.flight, f.child, f.by, c.ooms = f, c, nil, f.target.ooms
+	if place.Cgroup == "" {
+		c.maker = f.maker
+		if f.job.spec.simple() {
+			c.fifo = f.job.spec.Stdout.Path
+		}
+	}
 	// A user's zombies count against his limit of processes.
 	c.prompt = f.job.spec.Attributes != nil
 	if !p.brief {
@@ -261,8 +281,11 @@ func (p *Pool) fell(c *child) (began bool) {
 		return true
 	}
 	p.reap(c)
-	if _, vacant := c.tree.gone(); vacant {
-		c.vacant, _ = p.clock.Now()
+	c.fifo = "" // the next one is prepared by a spawner
+	if c.place.Cgroup != "" {
+		if _, vacant := c.tree.gone(); vacant {
+			c.vacant, _ = p.clock.Now()
+		}
 	}
 	again, touched, stuck := f.job, f.touched, f.condemned
 	err := f.prog.failure(&f.target)

@@ -26,6 +26,7 @@ var helpers = map[string]func() error{
 	"unexeced": helpUnexeced,
 	"end":      helpEnd,
 	"sigchld":  helpSIGCHLD,
+	"sibling":  helpSibling,
 
 	"controllers": helpControllers,
 	"refused":     helpRefused,

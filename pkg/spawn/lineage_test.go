@@ -1,11 +1,14 @@
 package spawn
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,4 +65,50 @@ func TestOrphanEndsWhileLookedAt(t *testing.T) {
 		t.Error(err)
 	}
 	p.until(t, func([]Event) bool { return len(p.Children()) == 0 })
+}
+
+// helpSibling makes a process that is no child of it, but of its parent, and ends.
+func helpSibling() error {
+	argv, err := syscall.SlicePtrFromStrings([]string{"sleep", "1003"})
+	if err != nil {
+		return err
+	}
+	path, err := syscall.BytePtrFromString("/bin/sleep")
+	if err != nil {
+		return err
+	}
+	env := []*byte{nil}
+	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, unix.CLONE_PARENT|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	switch {
+	case errno != 0:
+		return errno
+	case pid == 0:
+		unix.RawSyscall(unix.SYS_EXECVE, uintptr(unsafe.Pointer(path)), uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&env[0])))
+		unix.RawSyscall(unix.SYS_EXIT_GROUP, 99, 0, 0)
+	}
+	fmt.Println()
+	return nil
+}
+
+// TestSiblings: what a main process made with CLONE_PARENT is of its tree, though it is a
+// child of the thread of ours that made that one. It is told by its session.
+func TestSiblings(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newTestPool(t, Options{}, nil)
+	startIn(t, p, 1, Place{Marks: []string{"TREE=" + t.TempDir()}}, "SPAWN_TEST_HELPER=sibling exec "+exe)
+	exit := p.take(t, 2)[1]
+	if exit.Kind != Exited || exit.TreeEmpty || len(exit.Members) != 1 || exit.Members[0].Command != "sleep" {
+		t.Fatalf("%+v", exit)
+	}
+	if err := p.SignalTree(1, int(unix.SIGKILL)); err != nil {
+		t.Fatal(err)
+	}
+	p.until(t, func([]Event) bool { return len(p.Children()) == 0 })
+	// It was reaped, too.
+	if _, err := unix.Getsid(exit.Members[0].PID); !errors.Is(err, unix.ESRCH) {
+		t.Errorf("it is still there: %v", err)
+	}
 }

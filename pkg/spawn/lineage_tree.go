@@ -20,23 +20,9 @@ type lineageTree struct {
 	c *child
 }
 
-// gone is one look at our own children: with nobody there whose an orphan of c could
-// be, there is none. p.mu is held.
+// gone looks where orphans of c would be. p.mu is held.
 func (t *lineageTree) gone() (gone, vacant bool) {
-	p, c := t.p, t.c
-	if c.survivor || !p.subreaper {
-		return false, false
-	}
-	pids, ok := p.ownChildren()
-	if !ok {
-		return false, false
-	}
-	for _, pid := range pids {
-		if owner := p.orphans[pid]; !p.isMain(pid) && (owner == 0 || owner == c.token) {
-			return false, false
-		}
-	}
-	return true, false
+	return !t.c.survivor && t.p.subreaper && !t.p.mayLeave(t.c), false
 }
 
 func (t *lineageTree) pids() []int {
@@ -117,13 +103,12 @@ func (t *lineageTree) watch() (fds []int, events uint32, settled bool) {
 			pids = append(pids, now...)
 			return now
 		}
-		withPidfds(left, nil, func(_, pidfd int) {
+		withPidfds(left, nil, func(_, pidfd int) (kept bool) {
 			if len(fds) == maxWatched {
-				return
+				return false
 			}
-			if fd, err := unix.FcntlInt(uintptr(pidfd), unix.F_DUPFD_CLOEXEC, 3); err == nil {
-				fds = append(fds, fd)
-			}
+			fds = append(fds, pidfd)
+			return true
 		})
 		// All of them ended since they were found, and what they made came to us, or in a
 		// session to somebody else. Of a session zombies stay that nobody reaps.

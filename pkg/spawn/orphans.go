@@ -15,7 +15,7 @@ import (
 
 // Orphans of children come to this process if it is a child subreaper
 // (prctl(2), PR_SET_CHILD_SUBREAPER) or PID 1. They are reaped by the walker,
-// each by its own pid, when SIGCHLD says that there may be one. What other code
+// each by its own pid, when SIGCHLD and a look say that there is one. What other code
 // in this process starts, by os/exec say, is told from them by its session,
 // which is ours: children of the Pool lead their own, so no orphan of theirs
 // can be in it.
@@ -49,7 +49,7 @@ func isSubreaper() bool {
 
 // reapOrphans reaps the orphans that are dead, and notes whose the others are.
 // It reports false if it gave up: they die faster than that, and what is noted
-// may lack some. Only the walker calls it: orphans is its own.
+// may lack some. Only the walker calls it, and changes orphans.
 func (p *Pool) reapOrphans() (settled bool) {
 	self := os.Getpid()
 	session, err := unix.Getsid(0)
@@ -76,11 +76,7 @@ func (p *Pool) reapListed(self, session int) (settled bool) {
 	}
 	left := make(map[int]Token)
 	settled = true
-	pids, ok := p.ownChildren()
-	if !ok {
-		pids = childrenOf(self)
-	}
-	for _, pid := range pids {
+	for _, pid := range childrenOf(self) {
 		if p.isMain(pid) {
 			continue
 		}
@@ -95,7 +91,11 @@ func (p *Pool) reapListed(self, session int) (settled bool) {
 			continue
 		}
 		pidfd, err := unix.PidfdOpen(pid, 0)
-		if err != nil {
+		if err == unix.ESRCH {
+			continue
+		}
+		if err != nil { // no descriptor is left
+			left[pid] = p.owner(pid, sid)
 			continue
 		}
 		_, ended, errno := waitNow(pidfd, 0)
@@ -111,44 +111,78 @@ func (p *Pool) reapListed(self, session int) (settled bool) {
 	return settled
 }
 
-// ownChildren lists the children of our first thread, the orphans among them: the
-// kernel gives an orphan to the first thread of a subreaper that lives
-// (find_alive_thread in kernel/exit.c), and the first one lives as long as we do. It
-// reports false where the kernel does not list children. The slice is good until the next
-// call. p.mu is held: no child is reaped, so that the list does not shift while it
-// is read; see proc_tid_children(5).
-func (p *Pool) ownChildren() (pids []int, ok bool) {
-	if p.listed < 0 {
-		return nil, false
+// mayLeave reports whether something that c left could be among our children. What is
+// orphaned comes to the first thread of a subreaper that lives (find_alive_thread in
+// kernel/exit.c), which is our first as long as we live; what a main process made with
+// CLONE_PARENT to the thread that made that one. An execve(2) of ours leaves the first
+// thread alone, with the children of all. Each of them has a list, see
+// proc_tid_children(5); p.mu is held, and a main process not reaped meanwhile, so that
+// the list does not shift while it is read, but for what is no orphan and shows in it.
+func (p *Pool) mayLeave(c *child) bool {
+	if p.fork || p.listed < 0 || p.mayHold(c, p.listed) {
+		return true
 	}
-	pids = p.pids[:0]
+	if c.maker == 0 || c.maker == os.Getpid() {
+		return false
+	}
+	fd, err := openRaw(unix.AT_FDCWD, "/proc/self/task/"+strconv.Itoa(c.maker)+"/children", unix.O_RDONLY|unix.O_CLOEXEC)
+	if err != nil {
+		return err != unix.ENOENT // it ended, and its children are the first thread's
+	}
+	defer closeRaw(fd)
+	return p.mayHold(c, fd)
+}
+
+// mayHold reads a list of children. One that is longer than a few hundred it leaves to who has
+// more time.
+func (p *Pool) mayHold(c *child, list int) bool {
 	var buf [4096]byte
+	n, err := unix.Pread(list, buf[:], 0)
+	if err != nil || n == len(buf) {
+		return true
+	}
 	pid := 0
-	for at := int64(0); ; {
-		n, err := unix.Pread(p.listed, buf[:], at)
-		if err == unix.EINTR {
+	for _, b := range buf[:n] { // each number is followed by a space
+		if b >= '0' && b <= '9' {
+			pid = 10*pid + int(b-'0')
 			continue
 		}
-		if err != nil {
-			return nil, false
+		if owner := p.orphans[pid]; pid > 0 && !p.isMain(pid) && (owner == 0 || owner == c.token) {
+			return true
 		}
-		if n == 0 {
-			break
-		}
-		at += int64(n)
-		for _, b := range buf[:n] { // each number is followed by a space
-			if b >= '0' && b <= '9' {
-				pid = 10*pid + int(b-'0')
-				continue
-			}
-			if pid > 0 {
-				pids = append(pids, pid)
-			}
-			pid = 0
+		pid = 0
+	}
+	return false
+}
+
+// zombie returns the pid of a child of this process that is to be reaped, 0 if there is
+// none.
+func zombie() int {
+	var info siginfo
+	_, _, errno := unix.RawSyscall6(unix.SYS_WAITID, unix.P_ALL, 0,
+		uintptr(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(info.pid)
+}
+
+// orphaned reports whether there is something for reapOrphans to reap. While a main
+// process is to be reaped that is not known: who does that calls reaped. p.mu is held.
+func (p *Pool) orphaned() bool {
+	pid := zombie()
+	return pid != 0 && (p.fork || !p.isMain(pid))
+}
+
+// reaped has the walker look for orphans that ended while the main process that was
+// just reaped hid them. p.mu is held.
+func (p *Pool) reaped() {
+	if p.subreaper && p.orphaned() {
+		select {
+		case p.sigchld <- unix.SIGCHLD:
+		default:
 		}
 	}
-	p.pids = pids
-	return pids, true
 }
 
 // isMain reports whether a pid is that of a child that is known, or about to

@@ -85,7 +85,7 @@ type Pool struct {
 	watches   map[uint64]*child     // whose an entry of the epoll set is
 	held      atomic.Int32          // cgroups that are kept open, by whoever has them
 	kept      map[string]keptCgroup // cgroups that were seen to be empty when their child ended
-	vacated   int                   // children without a cgroup that ended, and no other was started in their place
+	vacated   map[string]bool       // FIFOs of children without a cgroup that ended, and no other has been started with one since
 	lastID    uint64
 	room      int // descriptors that the table has room for
 	events    []Event
@@ -97,9 +97,8 @@ type Pool struct {
 	unused    []string // cgroups to remove
 	walking   bool     // the walker is at it
 	subreaper bool
-	listed    int   // the list of our own children once we are one, or -1
-	pids      []int // memory for what it has
-	reaping   bool  // orphans are
+	listed    int  // the list of our first thread's children once we are one, or -1
+	reaping   bool // orphans are
 	own       peak  // our own size
 	remains   []int // descriptors of forgotten children, to be closed by bury
 	dead      []int // pidfds of those that are to be reaped before that
@@ -131,6 +130,8 @@ type child struct {
 	vacant   time.Duration  // when its cgroup was seen to be fit for another child; 0: it was not
 	reported bool           // Exited was queued
 	signals  int            // orders for its tree that are not carried out
+	fifo     string         // of a direct start without a cgroup, or what could have been one
+	maker    int            // without a cgroup: the thread of ours that made it, 0 if that is gone
 	survivor bool           // not ours to wait for, see survivor.go
 	givenUp  bool           // its status
 	exit     Event          // Exited, until it is queued
@@ -174,6 +175,7 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 		children: make(map[Token]*child),
 		mains:    make(map[int]*child),
 		kept:     make(map[string]keptCgroup),
+		vacated:  make(map[string]bool),
 		watches:  make(map[uint64]*child),
 		stir:     make(chan struct{}, 1),
 		sigchld:  make(chan os.Signal, 1),
@@ -283,10 +285,15 @@ func (p *Pool) Start(token Token, s *Spec) {
 	if s.Place.Cgroup == "" {
 		p.adoptOrphans()
 	}
-	if !p.startDirect(token, s) {
+	direct := p.startDirect(token, s)
+	delete(p.vacated, s.Stdout.Path)
+	if !direct {
 		// What is left to bury may count against a limit on processes.
 		for _, pidfd := range p.dead {
 			_, _, _ = waitNow(pidfd, 0)
+		}
+		if len(p.dead) > 0 {
+			p.reaped()
 		}
 		p.remains, p.dead = append(p.remains, p.dead...), p.dead[:0]
 		p.enqueue(job{token: token, spec: s})
@@ -440,8 +447,11 @@ func (p *Pool) forget(c *child) {
 	case c.pidfd >= 0:
 		p.remains = append(p.remains, c.pidfd)
 	}
-	if c.place.Cgroup == "" {
-		p.vacated++
+	if c.fifo != "" {
+		if len(p.vacated) >= maxHeld {
+			clear(p.vacated)
+		}
+		p.vacated[c.fifo] = true
 	}
 	p.keep(c)
 	p.unwatch(c)
@@ -466,6 +476,7 @@ func (p *Pool) bury() {
 		closeRaw(pidfd)
 	}
 	if listed {
+		p.reaped()
 		p.mu.Unlock()
 	}
 	for _, fd := range remains {

@@ -176,6 +176,9 @@ func (p *Pool) collect(c *child, later bool) {
 		return
 	}
 	c.ended = true
+	if !c.unreaped {
+		p.reaped()
+	}
 	p.step("reaped")
 	p.own.discount(&st)
 	delete(p.watches, c.id) // nothing that is still reported is news

@@ -177,7 +177,7 @@ func (s *spawner) launch(opened *[3]int) outcome {
 	err = f.setup(opened, s.cgroup.dir, &p.orig)
 	if err == nil {
 		p.step("clone")
-		if pid := f.prog.fly(); pid < 0 {
+		if pid := f.fly(f.prog.fly); pid < 0 {
 			err = &StartError{Op: "clone", Path: s.target.cgroup, Errno: syscall.Errno(-pid)}
 		}
 	}

@@ -49,12 +49,13 @@ func signalEach(pids func() []int, sig int) error {
 	sent := make(map[int]bool)
 	for range maxPasses {
 		fresh := false
-		withPidfds(pids, sent, func(pid, pidfd int) {
+		withPidfds(pids, sent, func(pid, pidfd int) (kept bool) {
 			sent[pid], fresh = true, true
 			e := unix.PidfdSendSignal(pidfd, syscall.Signal(sig), nil, 0)
 			if e == nil || err == syscall.ESRCH {
 				err = e
 			}
+			return false
 		})
 		if !fresh {
 			break
@@ -69,7 +70,7 @@ const chunk = 512
 // withPidfds calls f for each living process of a tree but those to be left
 // out. A pidfd is not a stranger's: its number was seen in the tree once more
 // after it had been opened, so it is that process or one that is dead.
-func withPidfds(pids func() []int, but map[int]bool, f func(pid, pidfd int)) {
+func withPidfds(pids func() []int, but map[int]bool, f func(pid, pidfd int) (kept bool)) {
 	var todo []int
 	for _, pid := range pids() {
 		if pid > 0 && !but[pid] { // 0: of another PID namespace
@@ -87,7 +88,9 @@ func withPidfds(pids func() []int, but map[int]bool, f func(pid, pidfd int)) {
 		todo = todo[n:]
 		for _, pid := range pids() {
 			if pidfd, ok := open[pid]; ok && !dead(pidfd) {
-				f(pid, pidfd)
+				if f(pid, pidfd) {
+					delete(open, pid)
+				}
 			}
 		}
 		for _, pidfd := range open {
@@ -120,6 +123,7 @@ func (p *Pool) walk() {
 			p.mu.Unlock()
 			return
 		}
+		orphans = orphans && p.orphaned()
 		orders, dirty, unused := p.orders, p.dirty, p.unused
 		p.orders, p.dirty, p.unused = nil, nil, nil
 		p.walking = true
@@ -233,10 +237,11 @@ func (p *Pool) limit(c *child, settings []Setting) {
 // members names living processes of a tree.
 func (p *Pool) members(t tree) []Member {
 	var list []Member
-	withPidfds(func() []int { return firstOf(t.pids(), 2*MaxMembers) }, nil, func(pid, _ int) {
+	withPidfds(func() []int { return firstOf(t.pids(), 2*MaxMembers) }, nil, func(pid, _ int) (kept bool) {
 		if len(list) < MaxMembers {
 			list = append(list, Member{PID: pid, Command: comm(pid)})
 		}
+		return false
 	})
 	return list
 }
