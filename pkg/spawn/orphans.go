@@ -155,18 +155,6 @@ func (p *Pool) mayHold(c *child, list int) bool {
 	return false
 }
 
-// zombie returns the pid of a child of this process that is to be reaped, 0 if there is
-// none.
-func zombie() int {
-	var info siginfo
-	_, _, errno := unix.RawSyscall6(unix.SYS_WAITID, unix.P_ALL, 0,
-		uintptr(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, 0, 0)
-	if errno != 0 {
-		return 0
-	}
-	return int(info.pid)
-}
-
 // orphaned reports whether there is something for reapOrphans to reap. While a main
 // process is to be reaped that is not known: who does that calls reaped. p.mu is held.
 func (p *Pool) orphaned() bool {
