@@ -97,8 +97,8 @@ type Pool struct {
 	unused    []string // cgroups to remove
 	walking   bool     // the walker is at it
 	subreaper bool
-	listed    int  // the list of our first thread's children once we are one, or -1
-	reaping   bool // orphans are
+	listed    int   // the list of our first thread's children once we are one, or -1
+	reaping   bool  // orphans are
 	own       peak  // our own size
 	remains   []int // descriptors of forgotten children, to be closed by bury
 	dead      []int // pidfds of those that are to be reaped before that
