@@ -5,6 +5,8 @@ import (
 	"os/signal"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sentryd/sentryd/pkg/spawn"
 )
 
 // signals are those that the daemon is told of. They are asked for first thing
@@ -19,7 +21,12 @@ type signals struct {
 	// former has no signal in hand, inHand is sent to while it has one.
 	idle   chan struct{}
 	inHand chan struct{}
+
+	unquiet func() // between quiet and resume: gives Go its handlers back
 }
+
+// ending are the signals that end the daemon.
+var ending = []os.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGQUIT}
 
 func newSignals() *signals {
 	return &signals{
@@ -81,7 +88,8 @@ func (s *signals) holding(f func()) {
 // ends the daemon had come by then: one that did is to be obeyed, also when obey
 // has taken it and waits for the owner, which is about to go. From here to the
 // next image's Notify such a signal ends the process at once, as SIGKILL would:
-// Go does not start with them blocked.
+// Go does not start with them blocked. It is the kernel that ends it: Go keeps its handler
+// after Stop, and a thread that runs it is ended by execve(2), the signal with it.
 func (s *signals) quiet() bool {
 	signal.Stop(s.user)
 	signal.Stop(s.ends)
@@ -90,14 +98,21 @@ func (s *signals) quiet() bool {
 	}
 	select {
 	case s.idle <- struct{}{}:
-		return true
 	case <-s.inHand:
 		return false
 	}
+	if s.unquiet == nil {
+		s.unquiet = spawn.DefaultActions(ending...)
+	}
+	return true
 }
 
 // resume is the inverse of quiet.
 func (s *signals) resume() {
-	signal.Notify(s.ends, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT)
+	if s.unquiet != nil {
+		s.unquiet()
+		s.unquiet = nil
+	}
+	signal.Notify(s.ends, ending...)
 	signal.Notify(s.user, unix.SIGUSR1, unix.SIGUSR2)
 }

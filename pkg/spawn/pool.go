@@ -44,7 +44,7 @@ type Options struct {
 type Pool struct {
 	timeout      time.Duration
 	identify     bool
-	handler      sigaction // Go's, of SIGCHLD, while that is muted; guarded by mu
+	unmute       func() // gives Go its handler of SIGCHLD back
 	step         func(string)
 	clock        Clock
 	ep           int                                // epoll set: one entry a watch, and the eventfd
