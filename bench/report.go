@@ -102,6 +102,10 @@ func word(met bool) string {
 func (r *report) printSummary() {
 	fmt.Printf("Targets (%s)\n", time.Since(r.started).Round(time.Second))
 	for _, s := range r.done {
+		care := ""
+		if s.others > 0.1 {
+			care = fmt.Sprintf("  (others used %.1f CPUs)", s.others)
+		}
 		for _, m := range s.metrics {
 			for _, name := range judged() {
 				text, met := m.verdict(name)
@@ -111,10 +115,6 @@ func (r *report) printSummary() {
 				got := fmt.Sprintf("%.*f %s", m.digits, m.value(name), m.unit)
 				if m.target.ratio {
 					got = fmt.Sprintf("%.2f x", m.ratio(name))
-				}
-				care := ""
-				if s.others > 0.1 {
-					care = fmt.Sprintf("  (others used %.1f CPUs)", s.others)
 				}
 				fmt.Printf("  %-20s %-8s %-44s %12s  %-12s %s%s\n", name, s.name, m.title, got, text, word(met), care)
 			}

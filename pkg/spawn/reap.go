@@ -171,14 +171,13 @@ func (p *Pool) collect(c *child, later bool) {
 	case !ended:
 		return // a stale hint
 	}
-	c.unreaped = ended && flags == unix.WNOWAIT
+	if c.unreaped = ended && flags == unix.WNOWAIT; !c.unreaped {
+		p.reaped()
+	}
 	if c.flight != nil && !p.fell(c) {
 		return
 	}
 	c.ended = true
-	if !c.unreaped {
-		p.reaped()
-	}
 	p.step("reaped")
 	p.own.discount(&st)
 	delete(p.watches, c.id) // nothing that is still reported is news
@@ -204,6 +203,7 @@ func (p *Pool) reap(c *child) {
 	if c.unreaped {
 		c.unreaped = false
 		_, _, _ = waitNow(c.pidfd, 0) // its status is known
+		p.reaped()
 	}
 }
 

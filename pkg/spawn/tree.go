@@ -69,7 +69,8 @@ const chunk = 512
 
 // withPidfds calls f for each living process of a tree but those to be left
 // out. A pidfd is not a stranger's: its number was seen in the tree once more
-// after it had been opened, so it is that process or one that is dead.
+// after it had been opened, so it is that process or one that is dead. It is closed
+// afterwards, unless f keeps it.
 func withPidfds(pids func() []int, but map[int]bool, f func(pid, pidfd int) (kept bool)) {
 	var todo []int
 	for _, pid := range pids() {
