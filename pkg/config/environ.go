@@ -31,6 +31,7 @@ type Template struct {
 	base      string
 	env       []string // NAME=VALUE of what does not change
 	varying   []bound  // of `environment`: what does
+	steady    bool     // nothing else changes with the incarnation, see Next
 	broken    error    // a start is bound to fail with it
 }
 
@@ -135,6 +136,9 @@ func (e *Entry) Template(daemon string, inherited []string) *Template {
 		t.varying = append(t.varying, b)
 	}
 	t.env = final.environ()
+	t.steady = !slices.ContainsFunc(slices.Concat(t.argv, []bound{t.directory}, t.varying), func(b bound) bool {
+		return slices.Contains(b.names, incarnationVariable)
+	})
 	return t
 }
 
@@ -172,6 +176,18 @@ func (t *Template) Start(slot int, incarnation uint64) (Start, error) {
 		s.Env = append(s.Env, kv.Name+"="+kv.Value)
 	}
 	return s, nil
+}
+
+// Next returns the Env of another incarnation of a slot, given that of one before.
+// It reports false if more than that is another for each incarnation: then that is
+// what Start is for, at ten times the cost.
+func (t *Template) Next(env []string, incarnation uint64) ([]string, bool) {
+	if !t.steady {
+		return nil, false
+	}
+	env = slices.Clone(env)
+	env[len(env)-1] = incarnationVariable + "=" + strconv.FormatUint(incarnation, 10)
+	return env, true
 }
 
 // place makes the program and the directory absolute.

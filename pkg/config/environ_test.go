@@ -144,6 +144,40 @@ func FuzzExpand(f *testing.F) {
 	})
 }
 
+// TestNext: the environment of a next incarnation is that of its start, and where more
+// is another one then, Next says so.
+func TestNext(t *testing.T) {
+	for keys, steady := range map[string]bool{
+		"command: x":                                                 true,
+		"command: x\nargs: [$(SENTRYD_SLOT)]":                        true,
+		"command: x\nenvironment: {A: b, Z: c}":                      true,
+		"command: $(SENTRYD_INCARNATION)":                            false,
+		"command: x\nargs: [a$(SENTRYD_INCARNATION)]":                false,
+		"command: x\ndirectory: /srv/$(SENTRYD_INCARNATION)":         false,
+		"command: x\nenvironment: {A: $(SENTRYD_INCARNATION), B: c}": false,
+	} {
+		tmpl := templateOf(t, keys, "PATH=/bin", "HOME=/root")
+		first, err := tmpl.Start(2, 7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, err := tmpl.Start(2, 12)
+		if err != nil {
+			t.Fatal(err)
+		}
+		env, ok := tmpl.Next(first.Env, 12)
+		if ok != steady {
+			t.Errorf("%q: Next says %t", keys, ok)
+		}
+		if ok {
+			first.Env = env
+		}
+		if cmp.Equal(first, second) != steady {
+			t.Errorf("%q: %s", keys, cmp.Diff(first, second))
+		}
+	}
+}
+
 func BenchmarkStart(b *testing.B) {
 	c, err := parseOne("entries: {a: {command: 'sleep 4', environment: {PORT: '80$(SENTRYD_SLOT)'}}}")
 	if err != nil {

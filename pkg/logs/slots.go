@@ -63,15 +63,17 @@ func (o *Output) Adopt(k Key, pid int, incarnation uint64) error {
 // his may still hold it open, and must not read or write what is the new
 // user's. Only root can give a FIFO to another user.
 func (o *Output) AddFor(k Key, uid int) error {
-	if err := k.valid(); err != nil {
-		return err
-	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.state == closed {
 		return errClosed
 	}
 	f := o.byKey[k]
+	if f == nil {
+		if err := k.valid(); err != nil {
+			return err
+		}
+	}
 	if f != nil && f.uid == uid {
 		now := time.Now()
 		if now.Sub(f.checked) < recheck {

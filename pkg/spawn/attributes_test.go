@@ -410,7 +410,7 @@ func steps(t *testing.T, p *Pool, attr *Attributes) []string {
 	t.Helper()
 	fds := [3]int{10, 11, 11}
 	var g program
-	if !g.setup(&target{path: "/bin/true", args: []string{"true"}, attr: attr}, &fds, -1, &p.orig) {
+	if !g.setup(&target{path: "/bin/true", args: []string{"true"}, attr: attr}, &fds, -1, p) {
 		t.Fatal("NUL")
 	}
 	var ops []string

@@ -1,9 +1,9 @@
 package spawn
 
 import (
+	"bytes"
 	"os/signal"
 	"runtime"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -75,7 +75,7 @@ const (
 // setup fills in the program for a child with these descriptors. fds and
 // t.passed must all be above 2. cgroup is that of the directory to be cloned into,
 // or below 0. It reports false if a string contains a NUL.
-func (g *program) setup(t *target, fds *[3]int, cgroup int, orig *origLimit) bool {
+func (g *program) setup(t *target, fds *[3]int, cgroup int, p *Pool) bool {
 	g.steps, g.names = g.steps[:0], g.names[:0]
 	g.res = result{}
 	atomic.StoreInt32(&g.pidfd, -1) // both may be looked at, see condemn
@@ -114,10 +114,8 @@ func (g *program) setup(t *target, fds *[3]int, cgroup int, orig *origLimit) boo
 	g.step("close_range", "", unix.SYS_CLOSE_RANGE, uintptr(last+1), uintptr(^uint32(0)), unix.CLOSE_RANGE_UNSHARE)
 	g.step("setsid", "", unix.SYS_SETSID)
 	// CLONE_CLEAR_SIGHAND resets handlers, but leaves ignored signals ignored.
-	for sig := syscall.Signal(1); sig <= lastSignal; sig++ {
-		if signal.Ignored(sig) {
-			g.step("sigaction", "", unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&g.dfl)), 0, sigsetSize)
-		}
+	for _, sig := range p.ignored {
+		g.step("sigaction", "", unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&g.dfl)), 0, sigsetSize)
 	}
 	for i, fd := range fds {
 		g.step("dup", "", unix.SYS_DUP3, uintptr(fd), uintptr(i), 0)
@@ -127,7 +125,7 @@ func (g *program) setup(t *target, fds *[3]int, cgroup int, orig *origLimit) boo
 	// close-on-exec.
 	g.step("close_range", "", unix.SYS_CLOSE_RANGE, uintptr(free), uintptr(^uint32(0)), 0)
 	g.privileged(t, free)
-	if !t.attr.limits(unix.RLIMIT_NOFILE) && orig.restore(&g.limit) {
+	if !t.attr.limits(unix.RLIMIT_NOFILE) && p.orig.restore(&g.limit) {
 		g.step("setrlimit", "nofile", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&g.limit)))
 	}
 	g.identity(t.attr)
@@ -142,7 +140,10 @@ func (g *program) setup(t *target, fds *[3]int, cgroup int, orig *origLimit) boo
 	return true
 }
 
-// step appends a system call.
+// step appends a system call. A start follows an exit, when no cache has its code:
+// to copy that to each call would make it longer.
+//
+//go:noinline
 func (g *program) step(op, path string, nr uintptr, args ...uintptr) {
 	s := step{nr: nr}
 	copy(s.args[:], args)
@@ -153,9 +154,20 @@ func (g *program) step(op, path string, nr uintptr, args ...uintptr) {
 // addresses are those of what strings laid out; 0 for what is not there.
 type addresses struct{ dir, path, argv, envp, pid uintptr }
 
-// strings lays out the C strings and the two vectors.
+// ignoredSignals returns the signals that this process ignores, as os/signal knows it.
+func ignoredSignals() (list []syscall.Signal) {
+	for sig := syscall.Signal(1); sig <= lastSignal; sig++ {
+		if signal.Ignored(sig) {
+			list = append(list, sig)
+		}
+	}
+	return list
+}
+
+// strings lays out the C strings and the two vectors. It reports false if a string
+// contains a NUL.
 func (g *program) strings(t *target) (a addresses, ok bool) {
-	n := len(t.dir) + len(t.path) + 2
+	n, ends := len(t.dir)+len(t.path)+2, 1+len(t.args)+len(t.env)
 	for _, s := range t.args {
 		n += len(s) + 1
 	}
@@ -164,6 +176,7 @@ func (g *program) strings(t *target) (a addresses, ok bool) {
 	}
 	if t.listen {
 		n += len(listenPID) + pidDigits + 1
+		ends++
 	}
 	if cap(g.text) < n {
 		g.text = make([]byte, 0, n+n/2)
@@ -173,17 +186,14 @@ func (g *program) strings(t *target) (a addresses, ok bool) {
 	}
 	g.text, g.ptrs = g.text[:0], g.ptrs[:0]
 	base := uintptr(unsafe.Pointer(unsafe.SliceData(g.text)))
-	ok = true
 	put := func(s string) uintptr {
 		p := base + uintptr(len(g.text))
-		if strings.IndexByte(s, 0) >= 0 {
-			ok = false
-		}
 		g.text = append(append(g.text, s...), 0)
 		return p
 	}
 	if t.dir != "" {
 		a.dir = put(t.dir)
+		ends++
 	}
 	a.path = put(t.path)
 	table := uintptr(unsafe.Pointer(unsafe.SliceData(g.ptrs)))
@@ -202,7 +212,7 @@ func (g *program) strings(t *target) (a addresses, ok bool) {
 		a.pid = p + uintptr(len(listenPID))
 	}
 	g.ptrs = append(g.ptrs, 0)
-	return a, ok
+	return a, bytes.Count(g.text, []byte{0}) == ends
 }
 
 // fly makes the child and does not wait for it, see left, unless it has to (CLONE_VFORK).

@@ -52,7 +52,7 @@ func (p *Pool) startDirect(token Token, s *Spec) bool {
 	f.job = job{token: token, spec: s}
 	f.target.fill(s, p.oom)
 	f.target.path, f.target.cgroup = s.Path, s.Place.Cgroup
-	if f.target.oom != nil || f.setup(&[3]int{-1, fd, fd}, files.dir, &p.orig) != nil {
+	if f.target.oom != nil || f.setup(&[3]int{-1, fd, fd}, files.dir, p) != nil {
 		p.land(f)
 		return false
 	}

@@ -247,7 +247,7 @@ func helpUnexeced() error {
 		return err
 	}
 	g, to := newProgram(), &target{path: "/bin/true", args: []string{"true"}}
-	if !g.setup(to, &fds, -1, &orig) {
+	if !g.setup(to, &fds, -1, &Pool{orig: orig}) {
 		return fmt.Errorf("setup")
 	}
 	byteThere := []byte{1}

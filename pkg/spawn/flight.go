@@ -124,7 +124,7 @@ func (p *Pool) await() (*flight, *StartError) {
 }
 
 // setup makes everything ready for fly. The child's files are the caller's to close.
-func (f *flight) setup(opened *[3]int, cgroup int, orig *origLimit) *StartError {
+func (f *flight) setup(opened *[3]int, cgroup int, p *Pool) *StartError {
 	fds, errno := f.files.take(opened)
 	if errno != 0 {
 		return &StartError{Op: "dup", Errno: errno}
@@ -133,7 +133,7 @@ func (f *flight) setup(opened *[3]int, cgroup int, orig *origLimit) *StartError 
 	if f.target.passed, err = f.files.pass(f.job.spec.Files); err != nil {
 		return err
 	}
-	if !f.prog.setup(&f.target, &fds, cgroup, orig) {
+	if !f.prog.setup(&f.target, &fds, cgroup, p) {
 		return &StartError{Op: "exec", Path: f.target.path, Errno: syscall.EINVAL}
 	}
 	return nil

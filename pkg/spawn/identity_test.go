@@ -107,7 +107,7 @@ func startAs(t *testing.T, pid int) (int, int) {
 		t.Fatal(err)
 	}
 	g, to := newProgram(), &target{path: "/bin/sleep", args: []string{"sleep", "1000"}}
-	if !g.setup(to, &fds, -1, &orig) {
+	if !g.setup(to, &fds, -1, &Pool{orig: orig}) {
 		t.Fatal("setup")
 	}
 	tid := int32(pid)

@@ -51,6 +51,7 @@ type Pool struct {
 	wakefd       int                                // eventfd that ends a Wait
 	found        [256]unix.EpollEvent               // by Wait: as many exits as come at once are taken at once
 	orig         origLimit                          // the RLIMIT_NOFILE that children get
+	ignored      []syscall.Signal                   // by this process, and not by its children
 	oom          *int                               // the oom_score_adj that children get, nil: ours
 	fork         bool                               // no clone3 here: start by syscall.ForkExec
 	exact        bool                               // the kernel has PIDFD_SIGNAL_PROCESS_GROUP (Linux 6.9)
@@ -200,6 +201,7 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 	}
 	p.reserve.take()
 	p.exact = haveGroupSignal()
+	p.ignored = ignoredSignals()
 	if ownOOMScoreAdj() < 0 {
 		p.oom = new(int)
 	}

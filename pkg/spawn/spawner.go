@@ -174,7 +174,7 @@ func (s *spawner) launch(opened *[3]int) outcome {
 	if f == nil {
 		return outcome{err: err}
 	}
-	err = f.setup(opened, s.cgroup.dir, &p.orig)
+	err = f.setup(opened, s.cgroup.dir, p)
 	if err == nil {
 		p.step("clone")
 		if pid := f.fly(f.prog.fly); pid < 0 {

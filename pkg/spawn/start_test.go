@@ -329,9 +329,9 @@ func TestKilledBeforeExec(t *testing.T) {
 	fds := devnulls(t)
 	tgt := &target{path: "/bin/true", args: []string{"true"}}
 	g := newProgram()
-	g.setup(tgt, &fds, -1, &origLimit{})
+	g.setup(tgt, &fds, -1, &Pool{})
 	for i := range g.steps {
-		g.setup(tgt, &fds, -1, &origLimit{})
+		g.setup(tgt, &fds, -1, &Pool{})
 		if i == len(g.steps)-1 {
 			break // execve itself
 		}

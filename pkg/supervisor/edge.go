@@ -100,6 +100,9 @@ func (s *Supervisor) carryOut(actions []fsm.Action) (refusal *view.Error) {
 				s.Processes.RemoveCgroup(s.Cgroups.Path(cgroupName(a.Entry, a.Slot)))
 			}
 			s.dropSockets(a.Entry, a.Slot)
+			if l := s.launchers[a.Entry]; l != nil {
+				delete(l.latest, a.Slot)
+			}
 		case fsm.Refused:
 			refusal = &view.Error{Kind: refusalKinds[a.Kind], Message: a.Message}
 		case fsm.Done:
@@ -197,12 +200,20 @@ func (s *Supervisor) spec(id fsm.ID, key logs.Key) (*spawn.Spec, error) {
 		return nil, err
 	}
 	s.keepPipe(key)
+	if spec := l.again(id); spec != nil {
+		if s.Cgroups == nil {
+			spec.Place = s.place(id) // which names the incarnation
+		}
+		return spec, nil
+	}
 	out := spawn.Stdio{Path: s.Output.Path(key), Dir: s.Output.Dir(), Flags: syscall.O_RDWR}
 	spec, err := l.spec(id, out)
 	if err != nil {
 		return nil, err
 	}
 	spec.Place = s.place(id)
+	kept := *spec // what is passed on is filled in later
+	l.latest[id.Slot] = &kept
 	return spec, nil
 }
 

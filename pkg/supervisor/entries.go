@@ -52,7 +52,8 @@ type launcher struct {
 	uid      int // who it runs as
 	attr     *spawn.Attributes
 	sockets  []passedSocket
-	limits   []spawn.Setting // of each slot's cgroup
+	limits   []spawn.Setting     // of each slot's cgroup
+	latest   map[int]*spawn.Spec // by slot: the next one differs little from it
 }
 
 // prepare makes the launchers of a configuration. Those of entries that are
@@ -62,6 +63,7 @@ func (s *Supervisor) prepare(c *config.Config) {
 		l := &launcher{
 			command: e.Command, delay: e.Delay, template: e.Template(s.Identity.Name, s.Environ),
 			uid: os.Geteuid(), attr: attributes(e), sockets: passedSockets(e), limits: s.limits(&e.Resources),
+			latest: make(map[int]*spawn.Spec),
 		}
 		if e.Identity != nil {
 			l.uid = int(e.Identity.UID)
@@ -96,6 +98,21 @@ func (s *Supervisor) describe(entry string) ([]string, time.Duration) {
 		return l.command, l.delay
 	}
 	return []string{}, 0
+}
+
+// again returns what a slot is started with anew, nil if it has to be worked out.
+func (l *launcher) again(id fsm.ID) *spawn.Spec {
+	before := l.latest[id.Slot]
+	if before == nil {
+		return nil
+	}
+	env, ok := l.template.Next(before.Env, id.Incarnation)
+	if !ok {
+		return nil
+	}
+	spec := *before
+	spec.Env = env
+	return &spec
 }
 
 func (l *launcher) spec(id fsm.ID, out spawn.Stdio) (*spawn.Spec, error) {

@@ -108,6 +108,7 @@ func (s *Supervisor) Events(ctx context.Context, seq uint64) (events []view.Even
 
 // LastEvent returns the number of the last event.
 func (s *Supervisor) LastEvent() uint64 {
-	seq, _ := s.history.last(0)
-	return seq
+	s.history.mu.Lock()
+	defer s.history.mu.Unlock()
+	return s.history.seq
 }

@@ -75,7 +75,7 @@ func (m *Machine) rest(s *slot) {
 
 // spawn asks for the next incarnation.
 func (m *Machine) spawn(s *slot) {
-	s.dueSet = s.state == Backoff && s.heapAt > 0 && s.deadline <= m.now && s.startFails == 0
+	s.dueSet = s.state == Backoff && s.deadline <= m.now && s.startFails == 0
 	s.due = s.deadline
 	m.disarm(s)
 	if s.restart || s.gen != s.e.roll.gen {
@@ -171,11 +171,15 @@ func (m *Machine) conclude(s *slot, outcome State) {
 		m.touch(s)
 		return
 	}
-	m.arm(s, s.exitedAt+s.e.Delay)
-	m.enter(s, Backoff)
-	if s.deadline <= m.now {
+	due := s.exitedAt + s.e.Delay
+	if due <= m.now {
+		s.deadline = due // which nobody has to wait for
+		m.enter(s, Backoff)
 		m.spawn(s)
+		return
 	}
+	m.arm(s, due)
+	m.enter(s, Backoff)
 }
 
 // enter changes the slot's state. What the state waits for is set before.
