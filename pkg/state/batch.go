@@ -73,7 +73,8 @@ func (b *Batch) Entry(e *Entry) {
 }
 
 // Totals records the counters of an entry that is recorded. What is of descendants
-// stays as it was recorded unless there are DescendantExits.
+// stays as it was recorded unless there are DescendantExits. An exit that its slot
+// tells of need not be in them, see [Entry].
 func (b *Batch) Totals(entry string, t *Totals) {
 	b.record(recTotals, func(buf []byte) []byte { return appendEntryTotals(buf, entry, t) })
 }

@@ -146,6 +146,9 @@ type Entry struct {
 	Roll    Roll            `json:"roll"`
 	Totals  Totals          `json:"totals"`
 	Slots   []Slot          `json:"slots"`
+	// Uncounted are the exits that a journal's slots tell of and that are not in
+	// Totals yet, in their order.
+	Uncounted []Exit `json:"uncounted,omitempty"`
 }
 
 // Retired is what outlives a slot that has gone.
@@ -264,6 +267,7 @@ type Exit struct {
 	UserNS      int64  `json:"user_ns,omitempty"`
 	SysNS       int64  `json:"sys_ns,omitempty"`
 	MaxRSS      int64  `json:"max_rss,omitempty"`
+	Nth         uint64 `json:"nth,omitempty"` // which of the exits that its entry counts; 0: none of them
 }
 
 // Time returns a Wall time, or nil for 0.

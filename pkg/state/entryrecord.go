@@ -28,7 +28,11 @@ func appendEntry(b []byte, e *Entry) []byte {
 		b = appendText(b, 4, e.Roll.By)
 		return appendBool(b, 5, e.Roll.Active)
 	})
-	return appendNested(b, 9, func(b []byte) []byte { return appendTotals(b, &e.Totals) })
+	b = appendNested(b, 9, func(b []byte) []byte { return appendTotals(b, &e.Totals) })
+	for i := range e.Uncounted {
+		b = appendNested(b, 10, func(b []byte) []byte { return appendExit(b, &e.Uncounted[i]) })
+	}
+	return b
 }
 
 func (e *Entry) read(f fields) bool {
@@ -52,6 +56,10 @@ func (e *Entry) read(f fields) bool {
 			f.bad = !e.Roll.read(f.nested())
 		case 9:
 			f.bad = !e.Totals.read(f.nested())
+		case 10:
+			var x Exit
+			f.bad = !x.read(f.nested())
+			e.Uncounted = append(e.Uncounted, x)
 		}
 	}
 	return !f.bad && e.Name != ""

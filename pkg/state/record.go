@@ -271,7 +271,8 @@ func appendExit(b []byte, x *Exit) []byte {
 	b = appendInt(b, 13, x.UserNS)
 	b = appendInt(b, 14, x.SysNS)
 	b = appendInt(b, 15, x.MaxRSS)
-	return appendBool(b, 16, x.OOM)
+	b = appendBool(b, 16, x.OOM)
+	return appendUint(b, 17, x.Nth)
 }
 
 func (x *Exit) read(f fields) bool {
@@ -309,6 +310,8 @@ func (x *Exit) read(f fields) bool {
 			f.int64(&x.MaxRSS)
 		case 16:
 			f.bool(&x.OOM)
+		case 17:
+			f.uint(&x.Nth)
 		}
 	}
 	return !f.bad

@@ -162,6 +162,7 @@ type replay struct {
 	entries   map[string]*Entry
 	slots     map[string]map[int]*Slot // by entry and number
 	retired   map[slotName]Retired
+	uncounted map[string]map[uint64]*Exit // by entry and Nth: those above its Totals.Exits
 	processes map[slotName]*Process
 	output    *Output
 	report    JournalReport
@@ -172,6 +173,7 @@ func newReplay() *replay {
 		entries:   make(map[string]*Entry),
 		slots:     make(map[string]map[int]*Slot),
 		retired:   make(map[slotName]Retired),
+		uncounted: make(map[string]map[uint64]*Exit),
 		processes: make(map[slotName]*Process),
 	}
 }
@@ -225,6 +227,7 @@ func (p *replay) record(kind byte, payload []byte) bool {
 		}
 		e.Retired = nil
 		p.entries[e.Name] = e
+		delete(p.uncounted, e.Name)
 	case recTotals:
 		name, t, ok := readEntryTotals(fields{rest: payload})
 		e := p.entries[name]
@@ -235,6 +238,7 @@ func (p *replay) record(kind byte, payload []byte) bool {
 			t.Forks, t.Execs, t.Coredumps, t.DescendantExits = old.Forks, old.Execs, old.Coredumps, old.DescendantExits
 		}
 		e.Totals = t
+		delete(p.uncounted, name)
 	case recEntryGone:
 		p.entryGone(string(payload))
 	case recSlot:
@@ -247,6 +251,7 @@ func (p *replay) record(kind byte, payload []byte) bool {
 			p.slots[entry] = make(map[int]*Slot)
 		}
 		p.slots[entry][s.Slot] = s
+		p.count(entry, s.Last)
 		delete(p.retired, slotName{entry, s.Slot})
 	case recProcess:
 		x := new(Process)
@@ -290,8 +295,21 @@ func (p *replay) record(kind byte, payload []byte) bool {
 	return true
 }
 
+// count keeps an exit that the totals of its entry do not count.
+func (p *replay) count(entry string, x *Exit) {
+	e := p.entries[entry]
+	if e == nil || x == nil || x.Nth <= e.Totals.Exits {
+		return
+	}
+	if p.uncounted[entry] == nil {
+		p.uncounted[entry] = make(map[uint64]*Exit)
+	}
+	p.uncounted[entry][x.Nth] = x
+}
+
 func (p *replay) entryGone(name string) {
 	delete(p.entries, name)
+	delete(p.uncounted, name)
 	delete(p.slots, name)
 	for n := range p.retired {
 		if n.entry == name {
@@ -335,6 +353,12 @@ func (p *replay) result(report *JournalReport) *Daemon {
 				e.Retired = make(map[int]Retired)
 			}
 			e.Retired[n.slot] = r
+		}
+	}
+	for entry, exits := range p.uncounted {
+		e := p.entries[entry]
+		for _, n := range slices.Sorted(maps.Keys(exits)) {
+			e.Uncounted = append(e.Uncounted, *exits[n])
 		}
 	}
 	d.Machine.Entries = []Entry{}

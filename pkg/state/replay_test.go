@@ -144,11 +144,12 @@ func newHistory(t testing.TB, seed uint64, n int) *history {
 				e.Totals.Starts += rng.Uint64N(9)
 				e.Totals.Forks += rng.Uint64N(2)
 				e.Totals.DescendantExits = map[string]uint64{"success": e.Totals.Forks}
+				e.Totals.Exits, e.Uncounted = e.Totals.Exits+uint64(len(e.Uncounted)), nil
 				m.entries[name] = e
 				b.Entry(&e)
 			case 7:
 				e := m.entries[name]
-				e.Totals.Exits += rng.Uint64N(9)
+				e.Totals.Exits, e.Uncounted = e.Totals.Exits+uint64(len(e.Uncounted))+rng.Uint64N(9), nil
 				t := e.Totals
 				if rng.IntN(2) == 0 { // stays as it was
 					t.Forks, t.DescendantExits = 0, nil
@@ -165,6 +166,14 @@ func newHistory(t testing.TB, seed uint64, n int) *history {
 				b.Process(&p)
 			default:
 				s := Slot{Slot: slot, Incarnation: rng.Uint64N(99), State: "running", Live: true, PID: rng.IntN(1e6), StartedAt: rng.Int64()}
+				if rng.IntN(2) == 0 {
+					e := m.entries[name]
+					s.Last = &Exit{Nth: e.Totals.Exits + uint64(len(e.Uncounted)) + 1, Code: rng.IntN(9)}
+					e.Uncounted = append(slices.Clip(e.Uncounted), *s.Last)
+					m.entries[name] = e
+				} else if old, ok := m.slots[name][slot]; ok {
+					s.Last = old.Last // which was told of
+				}
 				m.slots[name][slot] = s
 				b.Slot(name, &s)
 			}

@@ -9,8 +9,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/sentryd/sentryd/pkg/spawn"
 	"github.com/sentryd/sentryd/pkg/state"
+	"github.com/sentryd/sentryd/pkg/supervisor/fsm"
 )
 
 // tornJournal is a journal that cannot be written while torn.
@@ -118,6 +121,32 @@ func TestAStartIsWrittenDownFirst(t *testing.T) {
 		}
 		if e.starts != 4 || e.pending != e.starts {
 			b.t.Errorf("%d starts, %d stood in the journal", e.starts, e.pending)
+		}
+	})
+}
+
+// TestAnExitThatNoTotalsCount: the record of a slot's exit is enough to count it by.
+func TestAnExitThatNoTotalsCount(t *testing.T) {
+	journaled(t, "entries: {a: {command: /bin/a, count: 3, delay: 1h}}", func(b *bed, _ *tornJournal, e *readingEdge) {
+		var counted fsm.Counters
+		for n, p := range b.byPath("/bin/a") {
+			b.end(p, n)
+			synctest.Wait()
+			r, err := state.ReadJournal(e.dir)
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			if saved := r.Daemon.Machine.Entries[0]; saved.Totals.Exits != 0 || len(saved.Uncounted) != n+1 {
+				b.t.Errorf("after %d exits: %d in the totals, %d not counted", n+1, saved.Totals.Exits, len(saved.Uncounted))
+			}
+			snap, err := loadMachine(&r.Daemon.Machine)
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			counted = snap.Entries[0].Counters
+		}
+		if diff := cmp.Diff(b.s.machine.Snapshot().Entries[0].Counters, counted); diff != "" {
+			b.t.Errorf("what the machine counts, and what the journal gives:\n%s", diff)
 		}
 	})
 }

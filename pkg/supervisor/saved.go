@@ -84,7 +84,7 @@ func saveSlot(s *fsm.SlotSnapshot) state.Slot {
 	}
 	if x := s.Last; x != nil {
 		out.Last = &state.Exit{
-			At: int64(x.At), Wall: x.Wall, PID: x.PID, Incarnation: x.Incarnation, Reason: x.Reason.String(),
+			Nth: x.Nth, At: int64(x.At), Wall: x.Wall, PID: x.PID, Incarnation: x.Incarnation, Reason: x.Reason.String(),
 			Code: x.Code, Signal: x.Signal, Core: x.Core, Initiator: x.Initiator.String(), Error: x.Error,
 			UptimeNS: int64(x.Uptime), OOM: x.OOM, UsageSet: x.UsageSet, UserNS: int64(x.User), SysNS: int64(x.Sys), MaxRSS: x.MaxRSS,
 		}
@@ -119,6 +119,9 @@ func loadEntry(e *state.Entry) (fsm.EntrySnapshot, error) {
 		WantedCount: e.Count, CountBy: p.initiator(e.CountBy), Held: e.Held, Removed: e.Removed, Retired: make(map[int]fsm.Retired),
 		Roll:     fsm.RollSnapshot{Gen: e.Roll.Gen, Next: e.Roll.Next, Batch: e.Roll.Batch, By: p.initiator(e.Roll.By), Active: e.Roll.Active},
 		Counters: p.totals(&e.Totals),
+	}
+	for i := range e.Uncounted {
+		out.Counters.Count(p.exit(&e.Uncounted[i]))
 	}
 	for n, r := range e.Retired {
 		out.Retired[n] = fsm.Retired{Incarnation: r.Incarnation, Held: r.Held}
@@ -191,17 +194,21 @@ func (p *parser) slot(s *state.Slot) fsm.SlotSnapshot {
 	if s.Due != nil {
 		out.Due, out.DueSet = fsm.Instant(*s.Due), true
 	}
-	if x := s.Last; x != nil {
-		out.Last = &fsm.Exit{
-			Status: fsm.Status{
-				Reason: parse(p, "reason", x.Reason, fsm.ParseReason), Code: x.Code, Signal: x.Signal, Core: x.Core,
-				OOM: x.OOM, UsageSet: x.UsageSet, User: time.Duration(x.UserNS), Sys: time.Duration(x.SysNS), MaxRSS: x.MaxRSS,
-			},
-			At: fsm.Instant(x.At), Wall: x.Wall, PID: x.PID, Incarnation: x.Incarnation,
-			Initiator: p.initiator(x.Initiator), Error: x.Error, Uptime: time.Duration(x.UptimeNS),
-		}
+	if s.Last != nil {
+		out.Last = p.exit(s.Last)
 	}
 	return out
+}
+
+func (p *parser) exit(x *state.Exit) *fsm.Exit {
+	return &fsm.Exit{
+		Status: fsm.Status{
+			Reason: parse(p, "reason", x.Reason, fsm.ParseReason), Code: x.Code, Signal: x.Signal, Core: x.Core,
+			OOM: x.OOM, UsageSet: x.UsageSet, User: time.Duration(x.UserNS), Sys: time.Duration(x.SysNS), MaxRSS: x.MaxRSS,
+		},
+		At: fsm.Instant(x.At), Wall: x.Wall, PID: x.PID, Incarnation: x.Incarnation,
+		Initiator: p.initiator(x.Initiator), Error: x.Error, Uptime: time.Duration(x.UptimeNS), Nth: x.Nth,
+	}
 }
 
 func (p *parser) outcome(word string) fsm.State {

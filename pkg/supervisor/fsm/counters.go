@@ -69,8 +69,10 @@ type Counters struct {
 	OOMKills       uint64        // processes of any of its trees, main or not
 }
 
-func (c *Counters) exit(x *Exit) {
+// Count counts an exit, and notes in it which one it is.
+func (c *Counters) Count(x *Exit) {
 	c.Exits++
+	x.Nth = c.Exits
 	key := ExitCount{Reason: x.Reason}
 	switch x.Reason {
 	case ReasonExited:

@@ -15,6 +15,7 @@ func (m *Machine) spawned(ev Spawned) {
 	s.startedAt, s.startedWall = ev.At, ev.Wall
 	s.startFails, s.err, s.crashes = 0, "", nil
 	e.counters.Starts++
+	m.noted.tally(e)
 	if s.dueSet {
 		s.dueSet = false
 		e.counters.RestartLatency.observe(LatencyBounds, ev.At-s.due)
@@ -48,6 +49,7 @@ func (m *Machine) spawnFailed(ev SpawnFailed) {
 		Incarnation: s.inc, Error: ev.Message,
 	}
 	s.e.counters.failedStart(ev.Errno)
+	m.noted.tally(s.e)
 	m.act(Ended{ID: ev.ID, Exit: s.last})
 	if s.restart && m.up(s) {
 		m.spawn(s)
@@ -71,7 +73,8 @@ func (m *Machine) spawnLost(ev SpawnLost) {
 	s.exitedAt = ev.At
 	s.last = &Exit{Status: Status{Reason: ReasonUnknown}, At: ev.At, Wall: ev.Wall, Incarnation: s.inc, Error: ev.Why}
 	s.e.counters.Starts++
-	s.e.counters.exit(s.last)
+	s.e.counters.Count(s.last)
+	m.noted.tally(s.e)
 	m.act(Ended{ID: ev.ID, Exit: s.last})
 	if s.restart && m.up(s) {
 		m.spawn(s)
@@ -106,8 +109,11 @@ func (m *Machine) exited(ev Exited) {
 	s.tree = !ev.TreeEmpty
 	s.members = ev.Members
 	s.exitedAt = ev.At
-	e.counters.exit(x)
-	e.counters.OOMKills += ev.OOMKills
+	e.counters.Count(x)
+	if ev.OOMKills > 0 {
+		e.counters.OOMKills += ev.OOMKills
+		m.noted.tally(e)
+	}
 	m.act(Ended{ID: ev.ID, Exit: x})
 	if asked {
 		if s.tree && e.StopMode == StopTree && s.kills == 0 {

@@ -213,7 +213,6 @@ func (m *Machine) touch(s *slot) {
 		e.dirtySlots = append(e.dirtySlots, s)
 	}
 	m.noted.slot(s)
-	m.noted.tally(e)
 	m.show(e)
 }
 

@@ -184,6 +184,7 @@ type Exit struct {
 	Initiator   Initiator
 	Error       string // of ReasonStartFailed, and why with ReasonUnknown
 	Uptime      time.Duration
+	Nth         uint64 // which of its entry's exits it is, from 1; 0 if it is none, but a start that failed
 }
 
 // failure reports whether the policy counts it as one.
