@@ -13,6 +13,10 @@ const (
 	wireBytes = 1 // a uvarint and as many bytes: text, a record, packed integers
 )
 
+// Not inlined: a record has dozens of fields, and is written between an exit and the
+// start that follows, when no cache has the code.
+//
+//go:noinline
 func appendUint(b []byte, field int, v uint64) []byte {
 	if v == 0 {
 		return b
@@ -23,6 +27,7 @@ func appendUint(b []byte, field int, v uint64) []byte {
 
 func appendInt(b []byte, field int, v int64) []byte { return appendUint(b, field, zigzag(v)) }
 
+//go:noinline
 func appendBool(b []byte, field int, v bool) []byte {
 	if v {
 		return append(b, byte(field<<1|wireInt), 1)
@@ -39,6 +44,7 @@ func appendPtr(b []byte, field int, v *int64) []byte {
 	return binary.AppendUvarint(b, zigzag(*v))
 }
 
+//go:noinline
 func appendText[T string | []byte](b []byte, field int, v T) []byte {
 	if len(v) == 0 {
 		return b
