@@ -79,11 +79,15 @@ func (d *daemon) run() (err error) {
 	// Nobody is answered until the state is read. What that takes is bounded by its
 	// size, so the collector may wait.
 	collect := debug.SetGCPercent(-1)
+	low, err := spawn.TakeLow()
+	if err != nil {
+		return err
+	}
 	d.inheritKept()
 	// Beside reading the state: nobody is answered until that is done.
 	d.pooled = make(chan struct{})
 	go func() {
-		d.pool, d.poolErr = spawn.New(spawn.Options{Spawners: spawners, Identify: true, OwnSIGCHLD: true, Step: state.Failpoints()})
+		d.pool, d.poolErr = spawn.New(spawn.Options{Spawners: spawners, Identify: true, OwnSIGCHLD: true, Low: low, Step: state.Failpoints()})
 		close(d.pooled)
 	}()
 	inherited, saved, inheritErr := inherit()

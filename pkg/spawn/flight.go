@@ -41,16 +41,19 @@ type flight struct {
 
 // flights are those of a Pool.
 type flights struct {
+	low     *Low
 	devnull int
 	free    []*flight // the one with the lowest numbers last
 	flying  []*flight // in the order in which they were taken
 	hanging int       // of flying, those that are condemned
 }
 
-func (p *Pool) makeFlights() (err error) {
+func (p *Pool) makeFlights(low *Low) (err error) {
 	fs := &p.flights
-	if fs.devnull, err = openAbove2(unix.AT_FDCWD, "/dev/null", unix.O_RDWR, 0); err != nil {
-		return err
+	if fs.low, fs.devnull = low, low.take(); fs.devnull < 0 {
+		if fs.devnull, err = openAbove2(unix.AT_FDCWD, "/dev/null", unix.O_RDWR, 0); err != nil {
+			return err
+		}
 	}
 	for range maxFlights {
 		if p.fork {
@@ -66,7 +69,7 @@ func (p *Pool) makeFlights() (err error) {
 
 // add makes another one.
 func (fs *flights) add() error {
-	files, err := newFiles(fs.devnull)
+	files, err := newFiles(fs.devnull, fs.low)
 	if err == nil {
 		fs.free = append(fs.free, &flight{files: files})
 	}
@@ -82,6 +85,7 @@ func (fs *flights) close() {
 	if len(fs.flying) == 0 && fs.devnull > 0 {
 		unix.Close(fs.devnull)
 		fs.devnull = 0
+		fs.low.Close()
 	}
 }
 

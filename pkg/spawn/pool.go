@@ -31,6 +31,8 @@ type Options struct {
 	// its default action, which is to be ignored. Go's own handler costs a thread
 	// that is woken, an exit.
 	OwnSIGCHLD bool
+	// Low, which is the Pool's from then on, has starts take less time. Nil is none.
+	Low *Low
 	// Step is called at named steps of a start and an end, for tests that kill this
 	// process there: "clone" before the child is made, "cloned" when it has come to
 	// its program and nobody knows, "reaped" when its status was taken and
@@ -214,7 +216,7 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 	if hook != nil {
 		hook(p)
 	}
-	if err = p.makeFlights(); err != nil {
+	if err = p.makeFlights(o.Low); err != nil {
 		return nil, fmt.Errorf("take descriptors: %w", err)
 	}
 	if o.OwnSIGCHLD {

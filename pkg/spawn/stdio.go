@@ -13,12 +13,11 @@ import (
 // table, which is slower and as good.
 const passSlots = 4
 
-// files are the files of a child on the way to its program. What it copies of the
-// table of descriptors, and closes again, is all up to the highest one that it needs:
-// each is a file whose count of users is not in any cache. So its files get numbers
-// that were taken early and are low.
+// files are the files of a child on the way to its program. They get numbers that
+// were taken early and are low: see Low.
 type files struct {
-	devnull int // somebody else's
+	devnull int  // somebody else's
+	low     *Low // likewise
 	// slots are those numbers, of devnull while they wait: one for each of the
 	// first three, then those for what is passed on. One that was never needed is -1.
 	slots   [3 + passSlots]int
@@ -27,8 +26,8 @@ type files struct {
 }
 
 // newFiles takes the number that every child needs, that of its output.
-func newFiles(devnull int) (*files, error) {
-	f := &files{devnull: devnull}
+func newFiles(devnull int, low *Low) (*files, error) {
+	f := &files{devnull: devnull, low: low}
 	for i := range f.slots {
 		f.slots[i] = -1
 	}
@@ -41,6 +40,9 @@ func newFiles(devnull int) (*files, error) {
 // reserve takes the number of slot i, if that was not done yet.
 func (f *files) reserve(i int) syscall.Errno {
 	if f.slots[i] >= 0 {
+		return 0
+	}
+	if f.slots[i] = f.low.take(); f.slots[i] >= 0 {
 		return 0
 	}
 	fd, err := unix.FcntlInt(uintptr(f.devnull), unix.F_DUPFD_CLOEXEC, 3)
