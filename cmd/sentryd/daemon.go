@@ -34,6 +34,12 @@ const spawners = 2
 // later, in a host whose pids are used up.
 const spareThreads = 24
 
+// spareProcs is how much higher than Go makes it GOMAXPROCS is. A thread that waits in
+// a system call keeps its P, as the owner's does and those of spawners. Where none is
+// idle Go's monitor takes it away after 20 us, and goes on looking every 20 us, and
+// the thread has to get another before it can go on.
+const spareProcs = 6
+
 // lockPatience is how long a child of a dead daemon may take to give up its lock.
 const lockPatience = 5 * time.Second
 
@@ -79,6 +85,9 @@ func (d *daemon) run() (err error) {
 	// Nobody is answered until the state is read. What that takes is bounded by its
 	// size, so the collector may wait.
 	collect := debug.SetGCPercent(-1)
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareProcs)
+	}
 	low, err := spawn.TakeLow()
 	if err != nil {
 		return err
