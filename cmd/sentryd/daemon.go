@@ -32,12 +32,13 @@ const spawners = 2
 
 // spareThreads are made at start and kept: Go aborts when it cannot make one
 // later, in a host whose pids are used up.
-const spareThreads = 24
+const spareThreads = 24 + spareProcs
 
 // spareProcs is how much higher than Go makes it GOMAXPROCS is. A thread that waits in
 // a system call keeps its P, as the owner's does and those of spawners. Where none is
 // idle Go's monitor takes it away after 20 us, and goes on looking every 20 us, and
-// the thread has to get another before it can go on.
+// the thread has to get another before it can go on. A quota or a set of CPUs that
+// changes later is seen at the next reload.
 const spareProcs = 6
 
 // lockPatience is how long a child of a dead daemon may take to give up its lock.
@@ -88,10 +89,7 @@ func (d *daemon) run() (err error) {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareProcs)
 	}
-	low, err := spawn.TakeLow()
-	if err != nil {
-		return err
-	}
+	low := spawn.TakeLow()
 	d.inheritKept()
 	// Beside reading the state: nobody is answered until that is done.
 	d.pooled = make(chan struct{})

@@ -31,7 +31,7 @@ type Template struct {
 	base      string
 	env       []string // NAME=VALUE of what does not change
 	varying   []bound  // of `environment`: what does
-	steady    bool     // nothing else changes with the incarnation, see Next
+	steady    bool     // see Steady
 	broken    error    // a start is bound to fail with it
 }
 
@@ -178,16 +178,16 @@ func (t *Template) Start(slot int, incarnation uint64) (Start, error) {
 	return s, nil
 }
 
-// Next returns the Env of another incarnation of a slot, given that of one before.
-// It reports false if more than that is another for each incarnation: then that is
-// what Start is for, at ten times the cost.
-func (t *Template) Next(env []string, incarnation uint64) ([]string, bool) {
-	if !t.steady {
-		return nil, false
-	}
+// Steady reports whether two incarnations of a slot are started with the same, but for
+// SENTRYD_INCARNATION itself.
+func (t *Template) Steady() bool { return t.steady }
+
+// Next returns the Env of another incarnation of a slot, given that of one before, at a
+// tenth of what Start costs. The Template is Steady.
+func (t *Template) Next(env []string, incarnation uint64) []string {
 	env = slices.Clone(env)
 	env[len(env)-1] = incarnationVariable + "=" + strconv.FormatUint(incarnation, 10)
-	return env, true
+	return env
 }
 
 // place makes the program and the directory absolute.
@@ -246,7 +246,8 @@ func (e *Entry) harmless(daemon, text string) pattern {
 	})
 }
 
-// ownVariables are those that differ from start to start.
+// ownVariables are those that differ from start to start. The incarnation is the last,
+// see Next.
 func ownVariables(slot int, incarnation uint64) [2]KV {
 	return [2]KV{
 		{slotVariable, strconv.Itoa(slot)},

@@ -60,7 +60,8 @@
 //   - A child that hangs before execve keeps nobody waiting, neither the next
 //     start nor the garbage collector, holds no lock, and can be killed.
 //   - An error names the step that failed.
-//   - Signals that this process ignores are not ignored in the child.
+//   - Signals that this process ignored when the Pool was made are not ignored in
+//     the child.
 //
 // Elsewhere, and where a seccomp filter forbids clone3, it is
 // syscall.ForkExec, for which these five do not hold.

@@ -48,9 +48,12 @@ type flights struct {
 	hanging int       // of flying, those that are condemned
 }
 
-func (p *Pool) makeFlights(low *Low) (err error) {
+func (p *Pool) makeFlights() (err error) {
 	fs := &p.flights
-	if fs.low, fs.devnull = low, low.take(); fs.devnull < 0 {
+	if p.fork {
+		fs.low.Close() // the whole table is copied
+	}
+	if fs.devnull = fs.low.take(); fs.devnull < 0 {
 		if fs.devnull, err = openAbove2(unix.AT_FDCWD, "/dev/null", unix.O_RDWR, 0); err != nil {
 			return err
 		}
@@ -82,9 +85,11 @@ func (fs *flights) close() {
 		f.files.close()
 	}
 	fs.free = nil
-	if len(fs.flying) == 0 && fs.devnull > 0 {
-		unix.Close(fs.devnull)
-		fs.devnull = 0
+	if len(fs.flying) == 0 {
+		if fs.devnull > 0 {
+			unix.Close(fs.devnull)
+			fs.devnull = 0
+		}
 		fs.low.Close()
 	}
 }

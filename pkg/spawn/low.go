@@ -1,56 +1,65 @@
 package spawn
 
 import (
-	"fmt"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
 // A child copies the table of descriptors up to the highest that it needs, which the
-// kernel rounds up to 64 (dup_fd in fs/file.c), and closes what it is not to have.
-// Each of those is a file whose count of users is in no cache by then: of a start
-// after a pause that was a tenth, and most of what the child itself does before
-// execve(2).
+// kernel rounds up to 64 (dup_fd in fs/file.c, Linux 5.9 to 6.18), and closes what it is
+// not to have. Each of those is a file whose count of users is in no cache by then.
 const lowest = 64
 
 // fewDescriptors is the RLIMIT_NOFILE below which none is taken for that.
 const fewDescriptors = 4096
 
-// Low are the descriptors below 64, all of one file: /dev/null. Not for use by
-// several goroutines at once.
-type Low struct{ fds []int }
+// Low are descriptors below 64, all of one file: /dev/null. Its methods may be called
+// from any goroutine; a nil Low has none.
+type Low struct {
+	mu     sync.Mutex
+	fds    []int
+	closed bool
+}
 
 // TakeLow takes those that are free, close-on-exec, so that everything that is opened
 // later has a higher number. A process that starts children calls it before it opens
-// anything, and gives what it returns to its Pool. Where there are few descriptors it
-// takes none.
-func TakeLow() (*Low, error) {
+// anything, and gives what it returns to its Pool. Where few descriptors are allowed, or
+// none can be had, it takes none and returns nil.
+func TakeLow() *Low {
 	var limit unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && limit.Cur < fewDescriptors {
-		return nil, nil
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return nil
 	}
-	first, err := openAbove2(unix.AT_FDCWD, "/dev/null", unix.O_RDWR, 0)
+	return takeLow(limit.Cur)
+}
+
+func takeLow(limit uint64) *Low {
+	if limit < fewDescriptors {
+		return nil
+	}
+	fd, err := openAbove2(unix.AT_FDCWD, "/dev/null", unix.O_RDWR, 0)
+	l := &Low{}
+	for err == nil && fd < lowest {
+		l.fds = append(l.fds, fd)
+		fd, err = unix.FcntlInt(uintptr(l.fds[0]), unix.F_DUPFD_CLOEXEC, 3)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("open /dev/null: %w", err)
+		l.Close()
+		return nil
 	}
-	l := &Low{fds: []int{first}}
-	for last := first; ; {
-		if last >= lowest {
-			unix.Close(last)
-			l.fds = l.fds[:len(l.fds)-1]
-			return l, nil
-		}
-		if last, err = unix.FcntlInt(uintptr(first), unix.F_DUPFD_CLOEXEC, first+1); err != nil {
-			l.Close()
-			return nil, fmt.Errorf("take the descriptors below %d: %w", lowest, err)
-		}
-		l.fds = append(l.fds, last)
-	}
+	unix.Close(fd)
+	return l
 }
 
 // take gives one away, or -1 if there is none.
 func (l *Low) take() int {
-	if l == nil || len(l.fds) == 0 {
+	if l == nil {
+		return -1
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.fds) == 0 {
 		return -1
 	}
 	fd := l.fds[0]
@@ -58,9 +67,28 @@ func (l *Low) take() int {
 	return fd
 }
 
-// Close gives them all back. A nil Low has none.
+// give takes one back that was given away, or closes it if it is none of those.
+func (l *Low) give(fd int) {
+	if l != nil && fd < lowest {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if !l.closed {
+			l.fds = append(l.fds, fd)
+			return
+		}
+	}
+	unix.Close(fd)
+}
+
+// Close closes all that were not given away, and those that are given back.
 func (l *Low) Close() {
-	for fd := l.take(); fd >= 0; fd = l.take() {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, fd := range l.fds {
 		unix.Close(fd)
 	}
+	l.fds, l.closed = nil, true
 }

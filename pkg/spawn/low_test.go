@@ -1,25 +1,41 @@
 package spawn
 
 import (
+	"fmt"
+	"math"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-// TestLow: what is opened once the low descriptors are taken has a higher number, a
-// child gets its own all the same, also one that is passed files, and no other.
-func TestLow(t *testing.T) {
+// newLowPool makes a Pool with the low descriptors, of which none may be left at the
+// end of the test.
+func newLowPool(t *testing.T) *Pool {
+	t.Helper()
+	newTestPool(t, Options{}, nil) // what Go opens once is open from then on
 	before := openFDs(t)
-	low, err := TakeLow()
-	if err != nil || low == nil {
-		t.Fatalf("%v, %v", low, err)
-	}
-	p, err := newPool(Options{Low: low}, nil)
+	p, err := newPool(Options{Low: takeLow(math.MaxUint64)}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		p.killAll()
+		p.Close()
+		p.waitSpawners()
+		if n := openFDs(t); n != before {
+			t.Errorf("%d descriptors open, %d before", n, before)
+		}
+	})
+	return p
+}
+
+// TestLow: what is opened once the low descriptors are taken has a higher number, and a
+// child gets its own all the same, however many are passed files at once.
+func TestLow(t *testing.T) {
+	p := newLowPool(t)
 	if p.ep < lowest || p.wakefd < lowest {
 		t.Errorf("the epoll set is %d, the eventfd %d", p.ep, p.wakefd)
 	}
@@ -28,54 +44,73 @@ func TestLow(t *testing.T) {
 			t.Errorf("a child's output gets %d", f.files.slots[1])
 		}
 	}
-	spec := sh("ls /proc/self/fd; cat <&3")
-	spec.Stdout = Stdio{Path: filepath.Join(t.TempDir(), "out"), Flags: unix.O_RDWR | unix.O_CREAT}
-	passed, err := os.CreateTemp(t.TempDir(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer passed.Close()
-	if _, err := passed.WriteString("passed\n"); err != nil {
-		t.Fatal(err)
-	}
-	spec.Files = []int{int(passed.Fd())}
-	for token := range Token(2 * maxFlights) {
-		if _, err := passed.Seek(0, 0); err != nil {
-			t.Fatal(err)
+	const n = 4 * maxFlights
+	dir := t.TempDir()
+	var specs [n]*Spec
+	for i := range specs {
+		s := sh("ls /proc/self/fd; cat <&3; cat <&4")
+		s.Stdout = Stdio{Path: filepath.Join(dir, fmt.Sprint(i)), Flags: unix.O_RDWR | unix.O_CREAT}
+		for j := range 2 {
+			f, err := os.CreateTemp(dir, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if _, err := fmt.Fprintf(f, "passed to %d as %d\n", i, j); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.Seek(0, 0); err != nil {
+				t.Fatal(err)
+			}
+			s.Files = append(s.Files, int(f.Fd()))
 		}
-		if err := os.Truncate(spec.Stdout.Path, 0); err != nil && token > 0 {
-			t.Fatal(err)
-		}
-		p.Start(token, spec)
-		p.take(t, 2)
-		if out, _ := os.ReadFile(spec.Stdout.Path); string(out) != "0\n1\n2\n3\n4\npassed\n" { // 4 is the directory that ls reads
-			t.Fatalf("child %d: %q", token, out)
+		specs[i] = s
+		p.Start(Token(i), s)
+	}
+	p.take(t, 2*n)
+	for i, s := range specs {
+		want := fmt.Sprintf("0\n1\n2\n3\n4\n5\npassed to %d as 0\npassed to %d as 1\n", i, i) // 5 is the directory that ls reads
+		if out, _ := os.ReadFile(s.Stdout.Path); string(out) != want {
+			t.Errorf("child %d: %q", i, out)
 		}
 	}
-	p.Close()
-	p.waitSpawners()
-	passed.Close()
-	if n := openFDs(t); n != before {
-		t.Errorf("%d descriptors open, %d before", n, before)
+}
+
+// TestLowIsGivenOnce: whoever takes at the same time gets another.
+func TestLowIsGivenOnce(t *testing.T) {
+	low := takeLow(math.MaxUint64)
+	defer low.Close()
+	var mu sync.Mutex
+	var done sync.WaitGroup
+	seen := make(map[int]bool)
+	for range 4 {
+		done.Go(func() {
+			for fd := low.take(); fd >= 0; fd = low.take() {
+				mu.Lock()
+				if seen[fd] {
+					t.Errorf("%d was given twice", fd)
+				}
+				seen[fd] = true
+				mu.Unlock()
+			}
+		})
+	}
+	done.Wait()
+	for fd := range seen {
+		low.give(fd)
+	}
+	if len(low.fds) != len(seen) || len(seen) < 8 {
+		t.Errorf("%d were given, %d given back", len(seen), len(low.fds))
 	}
 }
 
 // TestFewDescriptors: a process that may have few keeps them.
 func TestFewDescriptors(t *testing.T) {
-	var was unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
-		t.Fatal(err)
+	before := openFDs(t)
+	if low := takeLow(fewDescriptors - 1); low != nil {
+		t.Errorf("%+v", low)
 	}
-	few := unix.Rlimit{Cur: fewDescriptors - 1, Max: was.Max}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
-		t.Fatal(err)
+	if n := openFDs(t); n != before {
+		t.Errorf("%d descriptors open, %d before", n, before)
 	}
-	low, err := TakeLow()
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
-		t.Fatal(err)
-	}
-	if err != nil || low != nil {
-		t.Errorf("%v, %v", low, err)
-	}
-	low.Close()
 }

@@ -31,7 +31,7 @@ type Options struct {
 	// its default action, which is to be ignored. Go's own handler costs a thread
 	// that is woken, an exit.
 	OwnSIGCHLD bool
-	// Low, which is the Pool's from then on, has starts take less time. Nil is none.
+	// Low has starts take less time. It is the Pool's, also if New fails. Nil is none.
 	Low *Low
 	// Step is called at named steps of a start and an end, for tests that kill this
 	// process there: "clone" before the child is made, "cloned" when it has come to
@@ -53,7 +53,7 @@ type Pool struct {
 	wakefd       int                                // eventfd that ends a Wait
 	found        [256]unix.EpollEvent               // by Wait: as many exits as come at once are taken at once
 	orig         origLimit                          // the RLIMIT_NOFILE that children get
-	ignored      []syscall.Signal                   // by this process, and not by its children
+	ignored      []syscall.Signal                   // by this process when New was called, and not by its children
 	oom          *int                               // the oom_score_adj that children get, nil: ours
 	fork         bool                               // no clone3 here: start by syscall.ForkExec
 	exact        bool                               // the kernel has PIDFD_SIGNAL_PROCESS_GROUP (Linux 6.9)
@@ -172,6 +172,7 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 		ep:       -1,
 		wakefd:   -1,
 		listed:   -1,
+		flights:  flights{low: o.Low},
 		want:     o.Spawners,
 		spawners: make(map[*spawner]struct{}),
 		stuck:    make(map[string]int),
@@ -216,7 +217,7 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 	if hook != nil {
 		hook(p)
 	}
-	if err = p.makeFlights(o.Low); err != nil {
+	if err = p.makeFlights(); err != nil {
 		return nil, fmt.Errorf("take descriptors: %w", err)
 	}
 	if o.OwnSIGCHLD {

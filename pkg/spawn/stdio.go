@@ -55,9 +55,10 @@ func (f *files) reserve(i int) syscall.Errno {
 
 // close gives back everything but devnull.
 func (f *files) close() {
+	f.release()
 	for _, fd := range f.slots {
 		if fd >= 0 {
-			unix.Close(fd)
+			f.low.give(fd)
 		}
 	}
 }

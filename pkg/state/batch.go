@@ -17,7 +17,8 @@ import (
 // The text of the head is JSON of a JournalHead. The first batch of a file is
 // the whole state of that moment; later ones hold what changed. A record holds
 // all of what it is about, not a difference, so the last one wins and to apply
-// it twice does no harm.
+// it twice does no harm. The totals of an entry alone need not be complete: an exit
+// that a slot tells of, and whose number is above theirs, is to be added.
 const (
 	journalMagic   = "sentryj\n"
 	journalHeadLen = len(journalMagic) + 4 + 4 + 4
@@ -25,9 +26,10 @@ const (
 )
 
 // JournalFormat is the number of the journal's format that this package writes.
-// It rises when a kind of record is added that an older reader should not
-// do without; what such a reader knows keeps its meaning.
-const JournalFormat = 1
+// It rises when something is added that an older reader should not do without, and
+// then says that it does; what such a reader knows keeps its meaning. 2: exits that
+// no totals count.
+const JournalFormat = 2
 
 // Batch gathers the records of one [Journal.Append] or [Journal.Compact]. The
 // zero value is an empty batch; one that was used can be used again after

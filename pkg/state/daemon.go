@@ -147,7 +147,7 @@ type Entry struct {
 	Totals  Totals          `json:"totals"`
 	Slots   []Slot          `json:"slots"`
 	// Uncounted are the exits that a journal's slots tell of and that are not in
-	// Totals yet, in their order.
+	// Totals yet.
 	Uncounted []Exit `json:"uncounted,omitempty"`
 }
 

@@ -162,7 +162,7 @@ type replay struct {
 	entries   map[string]*Entry
 	slots     map[string]map[int]*Slot // by entry and number
 	retired   map[slotName]Retired
-	uncounted map[string]map[uint64]*Exit // by entry and Nth: those above its Totals.Exits
+	uncounted map[nthExit]bool // by entry and Nth: what Entry.Uncounted holds
 	processes map[slotName]*Process
 	output    *Output
 	report    JournalReport
@@ -173,7 +173,7 @@ func newReplay() *replay {
 		entries:   make(map[string]*Entry),
 		slots:     make(map[string]map[int]*Slot),
 		retired:   make(map[slotName]Retired),
-		uncounted: make(map[string]map[uint64]*Exit),
+		uncounted: make(map[nthExit]bool),
 		processes: make(map[slotName]*Process),
 	}
 }
@@ -226,8 +226,11 @@ func (p *replay) record(kind byte, payload []byte) bool {
 			p.retired[slotName{e.Name, n}] = r
 		}
 		e.Retired = nil
+		p.counted(p.entries[e.Name])
 		p.entries[e.Name] = e
-		delete(p.uncounted, e.Name)
+		for i := range e.Uncounted {
+			p.uncounted[nthExit{e.Name, e.Uncounted[i].Nth}] = true
+		}
 	case recTotals:
 		name, t, ok := readEntryTotals(fields{rest: payload})
 		e := p.entries[name]
@@ -238,7 +241,7 @@ func (p *replay) record(kind byte, payload []byte) bool {
 			t.Forks, t.Execs, t.Coredumps, t.DescendantExits = old.Forks, old.Execs, old.Coredumps, old.DescendantExits
 		}
 		e.Totals = t
-		delete(p.uncounted, name)
+		p.counted(e)
 	case recEntryGone:
 		p.entryGone(string(payload))
 	case recSlot:
@@ -295,21 +298,38 @@ func (p *replay) record(kind byte, payload []byte) bool {
 	return true
 }
 
+// nthExit names an exit.
+type nthExit struct {
+	entry string
+	nth   uint64
+}
+
 // count keeps an exit that the totals of its entry do not count.
 func (p *replay) count(entry string, x *Exit) {
 	e := p.entries[entry]
 	if e == nil || x == nil || x.Nth <= e.Totals.Exits {
 		return
 	}
-	if p.uncounted[entry] == nil {
-		p.uncounted[entry] = make(map[uint64]*Exit)
+	if n := (nthExit{entry, x.Nth}); !p.uncounted[n] {
+		p.uncounted[n] = true
+		e.Uncounted = append(e.Uncounted, *x)
 	}
-	p.uncounted[entry][x.Nth] = x
+}
+
+// counted forgets the exits of an entry that its totals did not count.
+func (p *replay) counted(e *Entry) {
+	if e == nil {
+		return
+	}
+	for i := range e.Uncounted {
+		delete(p.uncounted, nthExit{e.Name, e.Uncounted[i].Nth})
+	}
+	e.Uncounted = nil
 }
 
 func (p *replay) entryGone(name string) {
+	p.counted(p.entries[name])
 	delete(p.entries, name)
-	delete(p.uncounted, name)
 	delete(p.slots, name)
 	for n := range p.retired {
 		if n.entry == name {
@@ -353,12 +373,6 @@ func (p *replay) result(report *JournalReport) *Daemon {
 				e.Retired = make(map[int]Retired)
 			}
 			e.Retired[n.slot] = r
-		}
-	}
-	for entry, exits := range p.uncounted {
-		e := p.entries[entry]
-		for _, n := range slices.Sorted(maps.Keys(exits)) {
-			e.Uncounted = append(e.Uncounted, *exits[n])
 		}
 	}
 	d.Machine.Entries = []Entry{}

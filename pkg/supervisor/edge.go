@@ -212,8 +212,7 @@ func (s *Supervisor) spec(id fsm.ID, key logs.Key) (*spawn.Spec, error) {
 		return nil, err
 	}
 	spec.Place = s.place(id)
-	kept := *spec // what is passed on is filled in later
-	l.latest[id.Slot] = &kept
+	l.keep(id.Slot, *spec)
 	return spec, nil
 }
 

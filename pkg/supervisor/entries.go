@@ -106,13 +106,16 @@ func (l *launcher) again(id fsm.ID) *spawn.Spec {
 	if before == nil {
 		return nil
 	}
-	env, ok := l.template.Next(before.Env, id.Incarnation)
-	if !ok {
-		return nil
-	}
 	spec := *before
-	spec.Env = env
+	spec.Env = l.template.Next(before.Env, id.Incarnation)
 	return &spec
+}
+
+// keep has again know what a slot was started with, if it is the same the next time.
+func (l *launcher) keep(slot int, spec spawn.Spec) {
+	if l.template.Steady() {
+		l.latest[slot] = &spec
+	}
 }
 
 func (l *launcher) spec(id fsm.ID, out spawn.Stdio) (*spawn.Spec, error) {

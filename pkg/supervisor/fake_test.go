@@ -39,7 +39,8 @@ type edge struct {
 	stubborn bool             // processes ignore all but SIGKILL
 	printed  []string
 	held     map[logs.Key]bool // whose output is not read
-	slow     bool              // starts are not answered
+	slow     bool              // starts are not answered, but by answer
+	asked    []func()          // what those are answered by
 	released int
 	cgroups  Cgroups                   // nil: none
 	adopted  []spawn.Child             // in the last re-exec
@@ -126,12 +127,26 @@ func (e *edge) Start(t spawn.Token, s *spawn.Spec) {
 		e.emit(spawn.Event{Kind: spawn.StartFailed, Token: t, Err: &spawn.StartError{Op: "exec", Path: s.Path, Errno: err.(syscall.Errno)}})
 		return
 	}
+	begin := func() {
+		e.nextPID++
+		e.procs[t] = &process{token: t, pid: e.nextPID, spec: s}
+		e.emit(spawn.Event{Kind: spawn.Started, Token: t, PID: e.nextPID})
+	}
 	if e.slow {
+		e.asked = append(e.asked, begin)
 		return
 	}
-	e.nextPID++
-	e.procs[t] = &process{token: t, pid: e.nextPID, spec: s}
-	e.emit(spawn.Event{Kind: spawn.Started, Token: t, PID: e.nextPID})
+	begin()
+}
+
+// answer answers the starts that were not.
+func (e *edge) answer() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, begin := range e.asked {
+		begin()
+	}
+	e.slow, e.asked = false, nil
 }
 
 func (e *edge) exit(p *process, st spawn.Status) {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/sentryd/sentryd/pkg/spawn"
 	"github.com/sentryd/sentryd/pkg/state"
-	"github.com/sentryd/sentryd/pkg/supervisor/fsm"
 )
 
 // tornJournal is a journal that cannot be written while torn.
@@ -125,28 +124,44 @@ func TestAStartIsWrittenDownFirst(t *testing.T) {
 	})
 }
 
-// TestAnExitThatNoTotalsCount: the record of a slot's exit is enough to count it by.
+// TestAnExitThatNoTotalsCount: until the start that follows on it has happened, the
+// record of a slot's exit is what it is counted by, however often that is read.
 func TestAnExitThatNoTotalsCount(t *testing.T) {
-	journaled(t, "entries: {a: {command: /bin/a, count: 3, delay: 1h}}", func(b *bed, _ *tornJournal, e *readingEdge) {
-		var counted fsm.Counters
+	journaled(t, "entries: {a: {command: /bin/a, count: 3, delay: 0}}", func(b *bed, _ *tornJournal, e *readingEdge) {
+		b.end(b.byPath("/bin/a")[0], 0) // so that there are totals
+		b.pass(time.Minute)
+		e.mu.Lock()
+		e.slow = true
+		e.mu.Unlock()
 		for n, p := range b.byPath("/bin/a") {
+			b.pass(time.Duration(n) * time.Hour)
 			b.end(p, n)
 			synctest.Wait()
 			r, err := state.ReadJournal(e.dir)
 			if err != nil {
 				b.t.Fatal(err)
 			}
-			if saved := r.Daemon.Machine.Entries[0]; saved.Totals.Exits != 0 || len(saved.Uncounted) != n+1 {
-				b.t.Errorf("after %d exits: %d in the totals, %d not counted", n+1, saved.Totals.Exits, len(saved.Uncounted))
+			if saved := r.Daemon.Machine.Entries[0]; saved.Totals.Exits != 1 || len(saved.Uncounted) != n+1 {
+				b.t.Errorf("after %d more exits: %d in the totals, %d not counted", n+1, saved.Totals.Exits, len(saved.Uncounted))
 			}
-			snap, err := loadMachine(&r.Daemon.Machine)
-			if err != nil {
-				b.t.Fatal(err)
+			for range 2 {
+				snap, err := loadMachine(&r.Daemon.Machine)
+				if err != nil {
+					b.t.Fatal(err)
+				}
+				if diff := cmp.Diff(b.s.machine.Snapshot().Entries[0].Counters, snap.Entries[0].Counters); diff != "" {
+					b.t.Errorf("what the machine counts, and what the journal gives:\n%s", diff)
+				}
 			}
-			counted = snap.Entries[0].Counters
 		}
-		if diff := cmp.Diff(b.s.machine.Snapshot().Entries[0].Counters, counted); diff != "" {
-			b.t.Errorf("what the machine counts, and what the journal gives:\n%s", diff)
+		e.answer()
+		b.pass(time.Second)
+		r, err := state.ReadJournal(e.dir)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if saved := r.Daemon.Machine.Entries[0]; saved.Totals.Exits != 4 || len(saved.Uncounted) != 0 {
+			b.t.Errorf("after the starts: %d in the totals, %d not counted", saved.Totals.Exits, len(saved.Uncounted))
 		}
 	})
 }

@@ -173,7 +173,7 @@ func (p *parser) histogram(h state.Histogram, bounds int) fsm.Histogram {
 	if len(h.Counts) != bounds+1 {
 		return fsm.Histogram{}
 	}
-	return fsm.Histogram{Counts: h.Counts, Sum: time.Duration(h.SumNS)}
+	return fsm.Histogram{Counts: slices.Clone(h.Counts), Sum: time.Duration(h.SumNS)}
 }
 
 func (p *parser) slot(s *state.Slot) fsm.SlotSnapshot {

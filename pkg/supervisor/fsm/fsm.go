@@ -282,7 +282,6 @@ func (m *Machine) dropSlot(s *slot) {
 	m.leaveRoll(s)
 	m.disarm(s)
 	s.gone = true
-	m.noted.tally(e) // its last exit is told of no more
 	m.touch(s)
 	e.states[s.state]--
 	e.retired[s.n] = Retired{Incarnation: s.inc, Held: s.held}

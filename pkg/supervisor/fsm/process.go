@@ -15,7 +15,6 @@ func (m *Machine) spawned(ev Spawned) {
 	s.startedAt, s.startedWall = ev.At, ev.Wall
 	s.startFails, s.err, s.crashes = 0, "", nil
 	e.counters.Starts++
-	m.noted.tally(e)
 	if s.dueSet {
 		s.dueSet = false
 		e.counters.RestartLatency.observe(LatencyBounds, ev.At-s.due)
@@ -49,7 +48,6 @@ func (m *Machine) spawnFailed(ev SpawnFailed) {
 		Incarnation: s.inc, Error: ev.Message,
 	}
 	s.e.counters.failedStart(ev.Errno)
-	m.noted.tally(s.e)
 	m.act(Ended{ID: ev.ID, Exit: s.last})
 	if s.restart && m.up(s) {
 		m.spawn(s)
@@ -74,7 +72,6 @@ func (m *Machine) spawnLost(ev SpawnLost) {
 	s.last = &Exit{Status: Status{Reason: ReasonUnknown}, At: ev.At, Wall: ev.Wall, Incarnation: s.inc, Error: ev.Why}
 	s.e.counters.Starts++
 	s.e.counters.Count(s.last)
-	m.noted.tally(s.e)
 	m.act(Ended{ID: ev.ID, Exit: s.last})
 	if s.restart && m.up(s) {
 		m.spawn(s)
@@ -110,10 +107,7 @@ func (m *Machine) exited(ev Exited) {
 	s.members = ev.Members
 	s.exitedAt = ev.At
 	e.counters.Count(x)
-	if ev.OOMKills > 0 {
-		e.counters.OOMKills += ev.OOMKills
-		m.noted.tally(e)
-	}
+	e.counters.OOMKills += ev.OOMKills
 	m.act(Ended{ID: ev.ID, Exit: x})
 	if asked {
 		if s.tree && e.StopMode == StopTree && s.kills == 0 {
@@ -133,8 +127,14 @@ func (m *Machine) exited(ev Exited) {
 		m.settle(s)
 		return
 	}
+	tallied := e.tallied
 	m.conclude(s, s.outcome)
 	m.settle(s)
+	if s.pending && ev.OOMKills == 0 {
+		// A start is waited for, and when it has happened there is another tally.
+		// Until then the slot's Last tells of this exit.
+		e.tallied = tallied
+	}
 }
 
 func (m *Machine) treeEmpty(ev TreeEmpty) {

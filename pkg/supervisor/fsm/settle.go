@@ -213,6 +213,7 @@ func (m *Machine) touch(s *slot) {
 		e.dirtySlots = append(e.dirtySlots, s)
 	}
 	m.noted.slot(s)
+	m.noted.tally(e)
 	m.show(e)
 }
 

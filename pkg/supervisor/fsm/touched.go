@@ -14,9 +14,9 @@ type Touched struct {
 	// Entries are without their slots, and without what outlives slots unless all
 	// of that changed.
 	Entries []EntrySnapshot
-	// Tallies are of entries of which nothing but their counters changed. What does no
-	// more to them than [Counters.Count], as an exit, has none: the Last of its slot
-	// says so, by an Nth that is above the Exits of the last Tally.
+	// Tallies are of entries of which nothing but their counters changed. An exit that a
+	// start follows on at once has none: the Last of its slot tells of it, by an Nth that
+	// is above the Exits of the last Tally, and is to be counted ([Counters.Count]).
 	Tallies []Tally
 	// Slots are in the order in which they were first touched: one that has gone
 	// stands before one that took its place.

@@ -118,7 +118,7 @@ func TestTouchedIsOnlyWhatChanged(t *testing.T) {
 	}
 }
 
-func TestAnEndIsNoMoreThanItsSlot(t *testing.T) {
+func TestAnEndBeforeAStartIsNoMoreThanItsSlot(t *testing.T) {
 	m := New()
 	m.Step(0, Configure{Entries: []Entry{{Name: "a", Count: 1, Autostart: true}}})
 	id := ID{Entry: "a", Incarnation: 1}
