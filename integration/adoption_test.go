@@ -241,8 +241,8 @@ func TestDamagedJournal(t *testing.T) {
 }
 
 // churn is an entry whose processes start and end all the time, and say so when two
-// are in a slot at once.
-func churn(t *testing.T, slots int) (bell *bell, entry string) {
+// are in a slot at once. delay is in milliseconds.
+func churn(t *testing.T, slots, delay int) (bell *bell, entry string) {
 	bell = newBell(t)
 	dir := t.TempDir()
 	program := script(t, fmt.Sprintf(`
@@ -252,7 +252,7 @@ echo $$ > %[1]s/$SENTRYD_SLOT
 sleep 0.0$(( ($SENTRYD_INCARNATION * 3 + $SENTRYD_SLOT) %% 7 + 1 ))
 exit $(( $SENTRYD_INCARNATION %% 3 ))
 `, dir, bell.path))
-	return bell, fmt.Sprintf("  churn: {command: %s, count: %d, delay: 100}\n", program, slots)
+	return bell, fmt.Sprintf("  churn: {command: %s, count: %d, delay: %d}\n", program, slots, delay)
 }
 
 // checkChurn looks after a history that ended: everything is up and nothing twice.
@@ -264,6 +264,15 @@ func (d *daemon) checkChurn(bell *bell, slots int, steady map[int]string) {
 		d.t.Errorf("steady: %d starts, %d exits", e.Starts, e.Exits)
 	}
 	checkCounters(d.t, s)
+	exits, m := 0.0, d.metrics()
+	for name, n := range m {
+		if strings.HasPrefix(name, "sentryd_process_exits_total{") && strings.Contains(name, `entry="churn"`) {
+			exits += n
+		}
+	}
+	if n := m[`sentryd_process_uptime_seconds_count{entry="churn"}`]; n != exits || exits == 0 {
+		d.t.Errorf("%g exits, and the uptimes of %g", exits, n)
+	}
 	incarnations := map[int]uint64{}
 	for _, p := range s.entry("churn").Processes {
 		incarnations[p.Slot] = p.Incarnation
@@ -284,8 +293,8 @@ func (d *daemon) checkChurn(bell *bell, slots int, steady map[int]string) {
 }
 
 func TestKilledAtRandomMoments(t *testing.T) {
-	const slots, kept = 16, 10
-	bell, entry := churn(t, slots)
+	const slots, kept = 6, 10
+	bell, entry := churn(t, slots, 0)
 	began := time.Now()
 	d := startDaemon(t, "entries:\n"+entry+fmt.Sprintf("  steady: {command: sleep 100000, count: %d}\n", kept), options{})
 	ids := d.identities(d.running("steady", kept).entry("steady"))
@@ -348,7 +357,7 @@ func TestKilledAtNamedSteps(t *testing.T) {
 			return r
 		}, step), func(t *testing.T) {
 			const slots, kept = 4, 3
-			bell, entry := churn(t, slots)
+			bell, entry := churn(t, slots, 100)
 			d := startDaemon(t, "entries:\n"+entry+fmt.Sprintf("  steady: {command: sleep 100000, count: %d}\n", kept), options{bin: bin})
 			ids := d.identities(d.running("steady", kept).entry("steady"))
 			d.dieAt(step)
