@@ -29,8 +29,10 @@ type heir struct {
 // findSuccessor adds a successor to the exit of a main process, if the entry is
 // for that and there is one. What is found is let go again by dropHeirs.
 func (s *Supervisor) findSuccessor(c *child, ev *fsm.Exited, members []spawn.Member) {
-	e := s.configured(c.id.Entry)
-	if e == nil || !e.Handover || ev.TreeEmpty || ev.Status.Reason != fsm.ReasonExited || ev.Status.Code != 0 {
+	if ev.TreeEmpty || ev.Status.Reason != fsm.ReasonExited || ev.Status.Code != 0 {
+		return
+	}
+	if e := s.configured(c.id.Entry); e == nil || !e.Handover {
 		return
 	}
 	exe := s.descent.runs(c.id)
