@@ -31,8 +31,9 @@ import (
 const spawners = 2
 
 // spareThreads are made at start and kept: Go aborts when it cannot make one
-// later, in a host whose pids are used up.
-const spareThreads = 24 + spareProcs
+// later, in a host whose pids are used up. What runs, spareProcs included, and what
+// waits in system calls are fewer.
+const spareThreads = 24
 
 // spareProcs is how much higher than Go makes it GOMAXPROCS is. A thread that waits in
 // a system call keeps its P, as the owner's does and those of spawners. Where none is
