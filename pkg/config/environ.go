@@ -182,8 +182,8 @@ func (t *Template) Start(slot int, incarnation uint64) (Start, error) {
 // SENTRYD_INCARNATION itself.
 func (t *Template) Steady() bool { return t.steady }
 
-// Next returns the Env of another incarnation of a slot, given that of one before, at a
-// tenth of what Start costs. The Template is Steady.
+// Next returns the Env of another incarnation of a slot, given that of one before, at
+// half of what Start costs. The Template is Steady.
 func (t *Template) Next(env []string, incarnation uint64) []string {
 	env = slices.Clone(env)
 	env[len(env)-1] = incarnationVariable + "=" + strconv.FormatUint(incarnation, 10)

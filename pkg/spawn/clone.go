@@ -154,16 +154,6 @@ func (g *program) step(op, path string, nr uintptr, args ...uintptr) {
 // addresses are those of what strings laid out; 0 for what is not there.
 type addresses struct{ dir, path, argv, envp, pid uintptr }
 
-// ignoredSignals returns the signals that this process ignores, as os/signal knows it.
-func ignoredSignals() (list []syscall.Signal) {
-	for sig := syscall.Signal(1); sig <= lastSignal; sig++ {
-		if signal.Ignored(sig) {
-			list = append(list, sig)
-		}
-	}
-	return list
-}
-
 // strings lays out the C strings and the two vectors. It reports false if a string
 // contains a NUL.
 func (g *program) strings(t *target) (a addresses, ok bool) {
@@ -213,6 +203,16 @@ func (g *program) strings(t *target) (a addresses, ok bool) {
 	}
 	g.ptrs = append(g.ptrs, 0)
 	return a, bytes.Count(g.text, []byte{0}) == ends
+}
+
+// ignoredSignals returns the signals that this process ignores, as os/signal knows it.
+func ignoredSignals() (list []syscall.Signal) {
+	for sig := syscall.Signal(1); sig <= lastSignal; sig++ {
+		if signal.Ignored(sig) {
+			list = append(list, sig)
+		}
+	}
+	return list
 }
 
 // fly makes the child and does not wait for it, see left, unless it has to (CLONE_VFORK).

@@ -9,7 +9,7 @@ import (
 // A child copies the table of descriptors up to the highest that it needs, which the
 // kernel rounds up to 64 (dup_fd in fs/file.c, Linux 5.9 to 6.18), and closes what it is
 // not to have. Each of those is a file whose count of users is in no cache by then.
-const lowest = 64
+const lowEnd = 64
 
 // fewDescriptors is the RLIMIT_NOFILE below which none is taken for that.
 const fewDescriptors = 4096
@@ -40,7 +40,7 @@ func takeLow(limit uint64) *Low {
 	}
 	fd, err := openAbove2(unix.AT_FDCWD, "/dev/null", unix.O_RDWR, 0)
 	l := &Low{}
-	for err == nil && fd < lowest {
+	for err == nil && fd < lowEnd {
 		l.fds = append(l.fds, fd)
 		fd, err = unix.FcntlInt(uintptr(l.fds[0]), unix.F_DUPFD_CLOEXEC, 3)
 	}
@@ -69,7 +69,7 @@ func (l *Low) take() int {
 
 // give takes one back that was given away, or closes it if it is none of those.
 func (l *Low) give(fd int) {
-	if l != nil && fd < lowest {
+	if l != nil && fd < lowEnd {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if !l.closed {

@@ -11,36 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newLowPool makes a Pool with the low descriptors, of which none may be left at the
-// end of the test.
-func newLowPool(t *testing.T) *Pool {
-	t.Helper()
-	newTestPool(t, Options{}, nil) // what Go opens once is open from then on
-	before := openFDs(t)
-	p, err := newPool(Options{Low: takeLow(math.MaxUint64)}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		p.killAll()
-		p.Close()
-		p.waitSpawners()
-		if n := openFDs(t); n != before {
-			t.Errorf("%d descriptors open, %d before", n, before)
-		}
-	})
-	return p
-}
-
 // TestLow: what is opened once the low descriptors are taken has a higher number, and a
 // child gets its own all the same, however many are passed files at once.
 func TestLow(t *testing.T) {
-	p := newLowPool(t)
-	if p.ep < lowest || p.wakefd < lowest {
+	p := closedAtEnd(t, func() (*Pool, error) { return New(Options{Low: takeLow(math.MaxUint64)}) })
+	if p.ep < lowEnd || p.wakefd < lowEnd {
 		t.Errorf("the epoll set is %d, the eventfd %d", p.ep, p.wakefd)
 	}
 	for _, f := range p.flights.free {
-		if f.files.slots[1] >= lowest {
+		if f.files.slots[1] >= lowEnd {
 			t.Errorf("a child's output gets %d", f.files.slots[1])
 		}
 	}

@@ -29,12 +29,18 @@ func TestMain(m *testing.M) {
 // if a descriptor or a goroutine is left.
 func newTestPool(t testing.TB, o Options, hook func(*Pool)) *Pool {
 	t.Helper()
+	return closedAtEnd(t, func() (*Pool, error) { return newPool(o, hook) })
+}
+
+// closedAtEnd is newTestPool for a Pool that is made in another way.
+func closedAtEnd(t testing.TB, create func() (*Pool, error)) *Pool {
+	t.Helper()
 	time.AfterFunc(time.Hour, func() {}).Stop() // the first timer of a process opens two descriptors
 	c := make(chan os.Signal, 1)                // and the first wish for a signal makes a goroutine
 	signal.Notify(c, unix.SIGCHLD)
 	signal.Stop(c)
 	fds, routines := openFDs(t), runtime.NumGoroutine()
-	p, err := newPool(o, hook)
+	p, err := create()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -162,7 +162,7 @@ type replay struct {
 	entries   map[string]*Entry
 	slots     map[string]map[int]*Slot // by entry and number
 	retired   map[slotName]Retired
-	uncounted map[nthExit]bool // by entry and Nth: what Entry.Uncounted holds
+	uncounted map[string]map[uint64]bool // by entry: the Nth of its Uncounted
 	processes map[slotName]*Process
 	output    *Output
 	report    JournalReport
@@ -173,7 +173,7 @@ func newReplay() *replay {
 		entries:   make(map[string]*Entry),
 		slots:     make(map[string]map[int]*Slot),
 		retired:   make(map[slotName]Retired),
-		uncounted: make(map[nthExit]bool),
+		uncounted: make(map[string]map[uint64]bool),
 		processes: make(map[slotName]*Process),
 	}
 }
@@ -226,10 +226,11 @@ func (p *replay) record(kind byte, payload []byte) bool {
 			p.retired[slotName{e.Name, n}] = r
 		}
 		e.Retired = nil
-		p.counted(p.entries[e.Name])
+		exits := e.Uncounted
+		p.counted(e)
 		p.entries[e.Name] = e
-		for i := range e.Uncounted {
-			p.uncounted[nthExit{e.Name, e.Uncounted[i].Nth}] = true
+		for i := range exits {
+			p.keep(e, &exits[i])
 		}
 	case recTotals:
 		name, t, ok := readEntryTotals(fields{rest: payload})
@@ -298,38 +299,35 @@ func (p *replay) record(kind byte, payload []byte) bool {
 	return true
 }
 
-// nthExit names an exit.
-type nthExit struct {
-	entry string
-	nth   uint64
-}
-
 // count keeps an exit that the totals of its entry do not count.
 func (p *replay) count(entry string, x *Exit) {
-	e := p.entries[entry]
-	if e == nil || x == nil || x.Nth <= e.Totals.Exits {
-		return
+	if e := p.entries[entry]; e != nil && x != nil && x.Nth > e.Totals.Exits {
+		p.keep(e, x)
 	}
-	if n := (nthExit{entry, x.Nth}); !p.uncounted[n] {
-		p.uncounted[n] = true
+}
+
+// keep adds an exit to those that are not counted, once.
+func (p *replay) keep(e *Entry, x *Exit) {
+	seen := p.uncounted[e.Name]
+	if seen == nil {
+		seen = make(map[uint64]bool)
+		p.uncounted[e.Name] = seen
+	}
+	if !seen[x.Nth] {
+		seen[x.Nth] = true
 		e.Uncounted = append(e.Uncounted, *x)
 	}
 }
 
-// counted forgets the exits of an entry that its totals did not count.
+// counted forgets those exits of an entry: its totals count them.
 func (p *replay) counted(e *Entry) {
-	if e == nil {
-		return
-	}
-	for i := range e.Uncounted {
-		delete(p.uncounted, nthExit{e.Name, e.Uncounted[i].Nth})
-	}
+	delete(p.uncounted, e.Name)
 	e.Uncounted = nil
 }
 
 func (p *replay) entryGone(name string) {
-	p.counted(p.entries[name])
 	delete(p.entries, name)
+	delete(p.uncounted, name)
 	delete(p.slots, name)
 	for n := range p.retired {
 		if n.entry == name {
