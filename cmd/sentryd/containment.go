@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -167,13 +168,16 @@ func (d *daemon) sweepCgroups() {
 	if d.cgroups == nil {
 		return
 	}
-	inUse := make(map[string]bool)
-	for _, e := range d.sup.State().Entries {
-		for _, p := range e.Processes {
-			inUse[fmt.Sprintf("%s:%d", e.Name, p.Slot)] = true
+	inUse := sync.OnceValue(func() map[string]bool { // there is hardly ever anything to sweep
+		names := make(map[string]bool)
+		for _, e := range d.sup.State().Entries {
+			for _, p := range e.Processes {
+				names[fmt.Sprintf("%s:%d", e.Name, p.Slot)] = true
+			}
 		}
-	}
-	d.cgroups.Sweep(func(name string) bool { return inUse[name] })
+		return names
+	})
+	d.cgroups.Sweep(func(name string) bool { return inUse()[name] })
 }
 
 // newLiftLimitsCommand is what the unit for systemd runs when the daemon has ended,

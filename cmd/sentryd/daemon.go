@@ -42,6 +42,10 @@ const spareThreads = 24
 // changes later is seen at the next reload.
 const spareProcs = 6
 
+// gcWhileStarting is the least GOGC of a daemon until it rests. A collection takes all
+// processors for a while, and a start of 1,000 would see four.
+const gcWhileStarting = 400
+
 // lockPatience is how long a child of a dead daemon may take to give up its lock.
 const lockPatience = 5 * time.Second
 
@@ -163,8 +167,13 @@ func (d *daemon) run() (err error) {
 	}
 	warm()
 	d.settleKept()
-	debug.SetGCPercent(collect)
-	return d.serve()
+	if collect >= 0 {
+		debug.SetGCPercent(max(collect, gcWhileStarting))
+	}
+	return d.serve(func() {
+		debug.SetGCPercent(collect)
+		giveBack()
+	})
 }
 
 // inherit reads what the former image left. saved is nil if there is none that can
@@ -359,13 +368,14 @@ func (d *daemon) volatile() []string {
 	return []string{fmt.Sprintf("Output is not kept in a file (%v): what is read and not yet printed is lost if this daemon is killed.", err)}
 }
 
-// serve runs until the daemon is to end.
-func (d *daemon) serve() error {
+// serve runs until the daemon is to end, and calls rested when all that is to be started
+// has been, or rest's patience is over.
+func (d *daemon) serve(rested func()) error {
 	go d.witness.Run(d.stop)
 	go d.obey()
 	go d.answer()
 	go d.reload()
-	go rest(d.stop, d.sup, giveBack)
+	go rest(d.stop, d.sup, rested)
 	d.sayReady()
 	outcome := d.sup.Run()
 	close(d.stop)

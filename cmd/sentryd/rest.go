@@ -13,16 +13,20 @@ import (
 // have settled: what a start leaves to be done is done by then.
 const restEvery = time.Second
 
+// restPatience is how long entries may take to settle: those of a crash loop never do.
+const restPatience = 30 * time.Second
+
 // pictures are what rest looks at.
 type pictures interface {
 	Picture() *view.State
 	Wait(ctx context.Context, after uint64) *view.State
 }
 
-// rest calls giveBack once, when all entries have settled after a start or a re-exec:
-// what that took is needed no more. It returns when that is done, or when stop is closed.
-func rest(stop <-chan struct{}, sup pictures, giveBack func()) {
-	ctx, cancel := context.WithCancel(context.Background())
+// rest calls rested once, when all entries have settled after a start or a re-exec, or
+// had restPatience for that: what that took is needed no more. It returns when that is
+// done, or when stop is closed.
+func rest(stop <-chan struct{}, sup pictures, rested func()) {
+	ctx, cancel := context.WithTimeout(context.Background(), restPatience)
 	defer cancel()
 	go func() {
 		select {
@@ -34,16 +38,19 @@ func rest(stop <-chan struct{}, sup pictures, giveBack func()) {
 	for {
 		select {
 		case <-ctx.Done():
-			return
 		case <-time.After(restEvery):
 		}
 		st := sup.Picture()
-		if settled(st) {
+		if ctx.Err() != nil || settled(st) {
 			break
 		}
 		sup.Wait(ctx, st.Version)
 	}
-	giveBack()
+	select {
+	case <-stop:
+	default:
+		rested()
+	}
 }
 
 // settled reports whether nothing is about to start or to stop.

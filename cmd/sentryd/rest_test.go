@@ -91,6 +91,18 @@ func TestRest(t *testing.T) {
 	})
 }
 
+// TestRestPatience does not wait for ever for an entry that never settles.
+func TestRestPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		rest(nil, &fakePictures{now: stateOf(1, view.Backoff)}, func() {
+			if after := time.Since(began); after != restPatience {
+				t.Errorf("given back after %v", after)
+			}
+		})
+	})
+}
+
 // TestRestEnds lets a daemon end whose entries never settle.
 func TestRestEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -51,41 +51,52 @@ func (d *directory) close() { unix.Close(d.fd) }
 func (d *directory) name(file string) string { return filepath.Join(d.path, file) }
 
 // open opens the reading end of the FIFO called file, making it for the user
-// uid if it is missing. What stands in its place and is not a FIFO of our own
-// making is refused and left alone. The descriptor is close-on-exec.
-func (d *directory) open(file string, uid int) (int, error) {
-	err := unix.Mkfifoat(d.fd, file, fifoMode)
+// uid if it is missing, and returns whose it is. What stands in its place and is not a
+// FIFO of our own making is refused and left alone. The descriptor is close-on-exec.
+func (d *directory) open(file string, uid int) (fd, owner int, err error) {
+	err = unix.Mkfifoat(d.fd, file, fifoMode)
 	if err != nil && err != unix.EEXIST {
-		return -1, &fs.PathError{Op: "mkfifo", Path: d.name(file), Err: err}
+		return -1, 0, &fs.PathError{Op: "mkfifo", Path: d.name(file), Err: err}
 	}
 	if err == nil && uid != os.Geteuid() {
 		if err := unix.Fchownat(d.fd, file, uid, -1, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			d.remove(file)
-			return -1, &fs.PathError{Op: "chown", Path: d.name(file), Err: err}
+			return -1, 0, &fs.PathError{Op: "chown", Path: d.name(file), Err: err}
 		}
 	}
 	made := err == nil // and nobody but us can have put another in its place
 	// Looked at before it is opened: opening a device can do things.
 	if !made {
 		if _, err := d.check(file); err != nil {
-			return -1, err
+			return -1, 0, err
 		}
 	}
-	fd, err := unix.Openat(d.fd, file, unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err = unix.Openat(d.fd, file, unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return -1, &fs.PathError{Op: "open", Path: d.name(file), Err: err}
+		return -1, 0, &fs.PathError{Op: "open", Path: d.name(file), Err: err}
 	}
-	// The umask took bits from a new one; somebody may have given bits to an
-	// old one.
-	if err := unix.Fchmod(fd, fifoMode); err != nil {
+	st, err := ensureMode(fd)
+	if err != nil {
 		unix.Close(fd)
-		return -1, &fs.PathError{Op: "chmod", Path: d.name(file), Err: err}
+		return -1, 0, &fs.PathError{Op: "chmod", Path: d.name(file), Err: err}
 	}
 	if !made && !d.holds(file, fd) {
 		unix.Close(fd)
-		return -1, fmt.Errorf("%s: replaced while it was opened", d.name(file))
+		return -1, 0, fmt.Errorf("%s: replaced while it was opened", d.name(file))
 	}
-	return fd, nil
+	return fd, int(st.Uid), nil
+}
+
+// ensureMode gives a FIFO its mode: the umask may have taken bits from a new one, and
+// somebody may have given bits to an old one.
+func ensureMode(fd int) (st unix.Stat_t, err error) {
+	if err := unix.Fstat(fd, &st); err != nil {
+		return st, err
+	}
+	if st.Mode&0o7777 == fifoMode {
+		return st, nil
+	}
+	return st, unix.Fchmod(fd, fifoMode)
 }
 
 // check returns the status of file if it is a FIFO of our own making. Nobody

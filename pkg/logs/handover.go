@@ -214,7 +214,7 @@ func (o *Output) inherit(h *HandoverFIFO) (*fifo, error) {
 		return nil, fmt.Errorf("descriptor %d: is a %s, not a FIFO", h.FD, fileType(st.Mode))
 	}
 	unix.CloseOnExec(h.FD)
-	return o.adopt(h.Key, h.FD, h.PID, h.Incarnation)
+	return o.adopt(h.Key, h.FD, int(st.Uid), h.PID, h.Incarnation)
 }
 
 // orphan is what was read of a FIFO that is not open: it goes on when it is, and

@@ -2,7 +2,6 @@ package logs
 
 import (
 	"fmt"
-	"io/fs"
 	"os"
 	"regexp"
 	"slices"
@@ -97,22 +96,17 @@ func (o *Output) AddFor(k Key, uid int) error {
 
 // openFor opens the FIFO that stands at its path, or makes one. mu is held.
 func (o *Output) openFor(k Key, uid, pid int, incarnation uint64) (*fifo, error) {
-	fd, err := o.dir.open(k.file(), uid)
+	fd, owner, err := o.dir.open(k.file(), uid)
 	if err != nil {
 		return nil, err
 	}
-	return o.adopt(k, fd, pid, incarnation)
+	return o.adopt(k, fd, owner, pid, incarnation)
 }
 
-// adopt puts an open FIFO among those that are read, and closes fd if it cannot. One
-// that was read under the same key is read on, since a child may still write to it.
-// mu is held.
-func (o *Output) adopt(k Key, fd, pid int, incarnation uint64) (*fifo, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		unix.Close(fd)
-		return nil, &fs.PathError{Op: "stat", Path: o.dir.name(k.file()), Err: err}
-	}
+// adopt puts an open FIFO of the user owner among those that are read, and closes fd if
+// it cannot. One that was read under the same key is read on, since a child may still
+// write to it. mu is held.
+func (o *Output) adopt(k Key, fd, owner, pid int, incarnation uint64) (*fifo, error) {
 	f := o.claim(k)
 	claimed := f != nil
 	if !claimed {
@@ -131,7 +125,7 @@ func (o *Output) adopt(k Key, fd, pid int, incarnation uint64) (*fifo, error) {
 	f.mu.Lock()
 	f.fd = fd
 	f.mu.Unlock()
-	f.uid, f.old, f.checked = int(st.Uid), o.byKey[k], time.Now()
+	f.uid, f.old, f.checked = owner, o.byKey[k], time.Now()
 	o.byKey[k], o.byID[f.id] = f, f
 	if f.old != nil && f.old.old != nil {
 		o.drop(f.old.old)

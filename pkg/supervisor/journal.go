@@ -65,16 +65,18 @@ func (s *Supervisor) writeDown() {
 	}
 	w := &s.scribe
 	marked := s.takeMarks(len(s.actions) + len(s.happenings))
-	s.machine.TakeTouched(&w.touched)
-	w.own = w.own || w.touched.Whole
 	switch {
 	case w.retryAt > s.Clock.Now():
+		s.machine.ForgetTouched()
 		w.started = w.started[:0]
 		return // all of it is in the next compaction
 	case w.retryAt != 0 || s.Journal.Due():
+		s.machine.ForgetTouched()
 		s.compact()
 		return
 	}
+	s.machine.TakeTouched(&w.touched)
+	w.own = w.own || w.touched.Whole
 	b := &w.batch
 	b.Reset()
 	if marked {
@@ -209,7 +211,7 @@ func (s *Supervisor) compact() {
 	clear(w.started)
 	w.descendants = nil // the next record must not say less
 	w.started, w.own = w.started[:0], false
-	w.touched = fsm.Touched{} // that of the whole state is large, those of turns are not
+	w.touched = fsm.Touched{} // that of a storm is large, those of most turns are not
 	var processes []state.Process
 	for _, c := range s.children {
 		if c.pid > 0 {

@@ -189,11 +189,15 @@ func New(o Options) *Supervisor {
 }
 
 func newSupervisor(o Options, m *fsm.Machine) *Supervisor {
+	children := 0
+	for _, e := range o.Config.Entries {
+		children += e.Count
+	}
 	s := &Supervisor{
 		Options: o, machine: m,
 		launchers: make(map[string]*launcher),
-		children:  make(map[spawn.Token]*child),
-		tokens:    make(map[fsm.ID]spawn.Token),
+		children:  make(map[spawn.Token]*child, children),
+		tokens:    make(map[fsm.ID]spawn.Token, children),
 		heirs:     make(map[fsm.ID]*heir),
 		begun:     make(map[string]int),
 		requests:  make(chan request, maxRequests),

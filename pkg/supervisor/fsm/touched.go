@@ -53,7 +53,7 @@ func (m *Machine) TakeTouched(t *Touched) {
 	t.Whole, t.Entries, t.Tallies, t.Slots = m.noted.whole, t.Entries[:0], t.Tallies[:0], t.Slots[:0]
 	t.Removed = append(t.Removed[:0], m.noted.removed...)
 	for _, e := range m.noted.entries {
-		e.noted, e.tallied = false, false // the counters are in the snapshot
+		e.tallied = false // the counters are in the snapshot
 		if m.entries[e.Name] != e {
 			continue
 		}
@@ -62,17 +62,14 @@ func (m *Machine) TakeTouched(t *Touched) {
 		if e.notedRetired {
 			es.Retired = maps.Clone(e.retired)
 		}
-		e.notedRetired = false
 		t.Entries = append(t.Entries, es)
 	}
 	for _, e := range m.noted.tallies {
 		if e.tallied && m.entries[e.Name] == e {
 			t.Tallies = append(t.Tallies, Tally{Entry: e.Name, Counters: e.counters})
 		}
-		e.tallied = false
 	}
 	for _, s := range m.noted.slots {
-		s.noted = false
 		if m.entries[s.e.Name] != s.e {
 			continue
 		}
@@ -84,6 +81,9 @@ func (m *Machine) TakeTouched(t *Touched) {
 	}
 	m.noted.reset()
 }
+
+// ForgetTouched is for who writes the whole state down instead.
+func (m *Machine) ForgetTouched() { m.noted.reset() }
 
 // noted is what was touched since it was last taken.
 type noted struct {
@@ -118,10 +118,19 @@ func (n *noted) slot(s *slot) {
 func (n *noted) reset() {
 	n.whole = false
 	n.removed = n.removed[:0]
+	for _, e := range n.entries {
+		e.noted, e.notedRetired = false, false
+	}
 	clear(n.entries)
 	n.entries = n.entries[:0]
+	for _, e := range n.tallies {
+		e.tallied = false
+	}
 	clear(n.tallies)
 	n.tallies = n.tallies[:0]
+	for _, s := range n.slots {
+		s.noted = false
+	}
 	clear(n.slots)
 	n.slots = n.slots[:0]
 }
