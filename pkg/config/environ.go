@@ -48,7 +48,8 @@ type Start struct {
 	// slash, to be looked up in the PATH of Env; else an absolute path.
 	Program   string
 	Argv      []string
-	Env       []string // NAME=VALUE, each name once
+	Env       []string // NAME=VALUE, each name once, but for
+	Last      string   // one more, SENTRYD_INCARNATION, in which the next start of the slot differs
 	Directory string   // absolute; "" for the daemon's own
 }
 
@@ -172,23 +173,19 @@ func (t *Template) Start(slot int, incarnation uint64) (Start, error) {
 	for _, b := range t.varying {
 		s.Env = append(s.Env, b.name+"="+b.fill(&own))
 	}
-	for _, kv := range own {
+	for _, kv := range own[:len(own)-1] {
 		s.Env = append(s.Env, kv.Name+"="+kv.Value)
 	}
+	s.Last = Incarnation(incarnation)
 	return s, nil
 }
 
 // Steady reports whether two incarnations of a slot are started with the same, but for
-// SENTRYD_INCARNATION itself.
+// Last.
 func (t *Template) Steady() bool { return t.steady }
 
-// Next returns the Env of another incarnation of a slot, given that of one before, at
-// half of what Start costs. The Template is Steady.
-func (t *Template) Next(env []string, incarnation uint64) []string {
-	env = slices.Clone(env)
-	env[len(env)-1] = incarnationVariable + "=" + strconv.FormatUint(incarnation, 10)
-	return env
-}
+// Incarnation is the Last of an incarnation's Start.
+func Incarnation(n uint64) string { return incarnationVariable + "=" + strconv.FormatUint(n, 10) }
 
 // place makes the program and the directory absolute.
 func (t *Template) place(program, directory string) (string, string) {

@@ -30,43 +30,43 @@ func templateOf(t *testing.T, keys string, inherited ...string) *Template {
 var own = []string{"SENTRYD_NAME=test", "SENTRYD_ENTRY=a"}
 
 func TestStart(t *testing.T) {
-	last := []string{"SENTRYD_SLOT=2", "SENTRYD_INCARNATION=7"}
+	last, inc := []string{"SENTRYD_SLOT=2"}, "SENTRYD_INCARNATION=7"
 	for _, test := range []struct {
 		name, keys string
 		inherited  []string
 		want       Start
 	}{{
 		"nothing to expand", "command: sleep 4", []string{"HOME=/root"},
-		Start{"sleep", []string{"sleep", "4"}, slices.Concat([]string{"HOME=/root"}, own, last), ""},
+		Start{"sleep", []string{"sleep", "4"}, slices.Concat([]string{"HOME=/root"}, own, last), inc, ""},
 	}, {
 		"order of the environment",
 		"command: x\nenv_file: a.env\nenvironment: {BOTH: 'own', PATH: '/own/bin:$(PATH)', Z: '$(BOTH) $(FILE)'}",
 		[]string{"PATH=/bin", "HOME=/root", "HOME=/second", "junk", "SENTRYD_SLOT=9", "SENTRYD_NAME=outer"},
 		Start{"x", []string{"x"}, slices.Concat([]string{
 			"PATH=/own/bin:/file/bin", "HOME=/root", "SENTRYD_NAME=test", "FILE=from file", "BOTH=own", "SENTRYD_ENTRY=a",
-			"Z=file from file"}, last), ""},
+			"Z=file from file"}, last), inc, ""},
 	}, {
 		"clean", "command: x\nclean_env: true\nenvironment: {A: b}", []string{"PATH=/bin"},
-		Start{"x", []string{"x"}, slices.Concat(own, []string{"A=b"}, last), ""},
+		Start{"x", []string{"x"}, slices.Concat(own, []string{"A=b"}, last), inc, ""},
 	}, {
 		"sentryd's own win", "command: x\nenvironment: {SENTRYD_SLOT: '5', SENTRYD_NAME: y}", nil,
-		Start{"x", []string{"x"}, slices.Concat(own, last), ""},
+		Start{"x", []string{"x"}, slices.Concat(own, last), inc, ""},
 	}, {
 		"slot and incarnation",
 		"command: ./serve\nargs: ['--port=80$(SENTRYD_SLOT)', '$(SENTRYD_ENTRY).$(SENTRYD_INCARNATION)']\ndirectory: data/$(SENTRYD_SLOT)\nenvironment: {PORT: '80$(SENTRYD_SLOT)'}", nil,
-		Start{"/etc/sentryd/data/2/serve", []string{"./serve", "--port=802", "a.7"}, slices.Concat(own, []string{"PORT=802"}, last), "/etc/sentryd/data/2"},
+		Start{"/etc/sentryd/data/2/serve", []string{"./serve", "--port=802", "a.7"}, slices.Concat(own, []string{"PORT=802"}, last), inc, "/etc/sentryd/data/2"},
 	}, {
 		"list command", "command: ['$(SHELL)', -c, 'echo $$(date) $$HOME $HOME $']", []string{"SHELL=/bin/sh"},
-		Start{"/bin/sh", []string{"/bin/sh", "-c", "echo $(date) $HOME $HOME $"}, slices.Concat([]string{"SHELL=/bin/sh"}, own, last), ""},
+		Start{"/bin/sh", []string{"/bin/sh", "-c", "echo $(date) $HOME $HOME $"}, slices.Concat([]string{"SHELL=/bin/sh"}, own, last), inc, ""},
 	}, {
 		"expanded once, not split", "command: echo $(A)", []string{"A=$(B) c"},
-		Start{"echo", []string{"echo", "$(B) c"}, slices.Concat([]string{"A=$(B) c"}, own, last), ""},
+		Start{"echo", []string{"echo", "$(B) c"}, slices.Concat([]string{"A=$(B) c"}, own, last), inc, ""},
 	}, {
 		"relative program without a directory", "command: bin/x", nil,
-		Start{"/etc/sentryd/bin/x", []string{"bin/x"}, slices.Concat(own, last), ""},
+		Start{"/etc/sentryd/bin/x", []string{"bin/x"}, slices.Concat(own, last), inc, ""},
 	}, {
 		"absolute directory from a variable", "command: x\ndirectory: $(HOME)/d", []string{"HOME=/home/u"},
-		Start{"x", []string{"x"}, slices.Concat([]string{"HOME=/home/u"}, own, last), "/home/u/d"},
+		Start{"x", []string{"x"}, slices.Concat([]string{"HOME=/home/u"}, own, last), inc, "/home/u/d"},
 	}} {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := startOf(t, test.keys, test.inherited...)
@@ -144,9 +144,9 @@ func FuzzExpand(f *testing.F) {
 	})
 }
 
-// TestNext: the environment of a next incarnation is that of its start, and nothing else
-// differs, just where the template is steady.
-func TestNext(t *testing.T) {
+// TestSteady: what the next incarnation is started with differs in Last alone just where the
+// template is steady.
+func TestSteady(t *testing.T) {
 	for keys, steady := range map[string]bool{
 		"command: x":                                                 true,
 		"command: x\nargs: [$(SENTRYD_SLOT)]":                        true,
@@ -168,7 +168,7 @@ func TestNext(t *testing.T) {
 		if tmpl.Steady() != steady {
 			t.Errorf("%q: steady: %t", keys, tmpl.Steady())
 		}
-		first.Env = tmpl.Next(first.Env, 12)
+		first.Last = Incarnation(12)
 		if cmp.Equal(first, second) != steady {
 			t.Errorf("%q: %s", keys, cmp.Diff(first, second))
 		}

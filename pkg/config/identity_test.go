@@ -207,8 +207,7 @@ func TestAccountEnvironment(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		slices.Sort(s.Env)
-		if got := strings.Join(s.Env, " "); got != test.want {
+		if got := strings.Join(slices.Sorted(slices.Values(append(s.Env, s.Last))), " "); got != test.want {
 			t.Errorf("%q\n%s\nwant\n%s", test.keys, got, test.want)
 		}
 		if test.argument != "" && s.Argv[1] != test.argument {

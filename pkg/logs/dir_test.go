@@ -86,7 +86,7 @@ func TestOwner(t *testing.T) {
 	fmt.Fprintln(left, "left")
 	for _, uid := range []int{54321, 0, 54321, 54321} {
 		old := h.child(k)
-		if err := h.AddFor(k, uid); err != nil {
+		if _, err := h.AddFor(k, uid); err != nil {
 			t.Fatal(err)
 		}
 		if got := owner(); got != uid {

@@ -32,7 +32,10 @@ const recheck = time.Second
 // what was written into it since, and reads it from now on. For a FIFO that is
 // read already it makes sure, once a second, that it still stands at its path,
 // and makes it anew if it does not. The error names the path.
-func (o *Output) Add(k Key) error { return o.AddFor(k, os.Geteuid()) }
+func (o *Output) Add(k Key) error {
+	_, err := o.AddFor(k, os.Geteuid())
+	return err
+}
 
 // Adopt is Add for a process that is there already, or was: what it wrote meanwhile,
 // and what it will, comes under its pid. The FIFO is whose it is.
@@ -57,41 +60,46 @@ func (o *Output) Adopt(k Key, pid int, incarnation uint64) error {
 	return nil
 }
 
-// AddFor is Add for a child that runs as the user uid, and owns the FIFO. One
+// AddFor is Add for a child that runs as the user uid, and owns the FIFO. It returns which
+// FIFO stands at its path: another one, made later, has another id. One
 // of another user is replaced, after what is in it was read: a process of
 // his may still hold it open, and must not read or write what is the new
 // user's. Only root can give a FIFO to another user.
-func (o *Output) AddFor(k Key, uid int) error {
+func (o *Output) AddFor(k Key, uid int) (id uint64, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.state == closed {
-		return errClosed
+		return 0, errClosed
 	}
 	f := o.byKey[k]
 	if f == nil {
 		if err := k.valid(); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if f != nil && f.uid == uid {
 		now := time.Now()
 		if now.Sub(f.checked) < recheck {
-			return nil
+			return f.id, nil
 		}
 		if o.dir.holds(k.file(), f.fd) {
 			f.checked = now
-			return nil
+			return f.id, nil
 		}
 	}
 	if f == nil || f.uid == uid {
-		var err error
-		if f, err = o.openFor(k, uid, 0, 0); err != nil || f.uid == uid {
-			return err
+		if f, err = o.openFor(k, uid, 0, 0); err != nil {
+			return 0, err
+		}
+		if f.uid == uid {
+			return f.id, nil
 		}
 	}
 	o.dir.remove(k.file())
-	_, err := o.openFor(k, uid, 0, 0)
-	return err
+	if f, err = o.openFor(k, uid, 0, 0); err != nil {
+		return 0, err
+	}
+	return f.id, nil
 }
 
 // openFor opens the FIFO that stands at its path, or makes one. mu is held.

@@ -83,7 +83,7 @@ func (s *spawner) open(name string) (made bool, err error) {
 		return false, err
 	}
 	// A limit of memory may be anybody's.
-	s.cgroup = cgroupFiles{dir: dir, events: -1, limited: unix.Faccessat(dir, "memory.max", unix.F_OK, 0) == nil}
+	s.cgroup = slotFiles{dir: dir, events: -1, out: -1, limited: unix.Faccessat(dir, "memory.max", unix.F_OK, 0) == nil}
 	if s.p.held.Load() < maxHeld {
 		// Where it fails, for want of descriptors say, it is opened when it is needed.
 		if fd, err := openRaw(dir, "cgroup.events", unix.O_RDONLY|unix.O_CLOEXEC); err == nil {

@@ -283,11 +283,17 @@ func readEvents(fd int) (st cgroupState, err error) {
 	if errno != 0 {
 		return cgroupState{}, errno
 	}
+	if string(b[:n]) == atRest {
+		return cgroupState{}, nil
+	}
 	return cgroupState{
 		populated: bytes.Contains(b[:n], []byte("populated 1")),
 		frozen:    bytes.Contains(b[:n], []byte("frozen 1")),
 	}, nil
 }
+
+// atRest is what most cgroups that are looked at say.
+const atRest = "populated 0\nfrozen 0\n"
 
 // openRaw is openat(2) without a word to the scheduler, for what is in a
 // file system of the kernel's.

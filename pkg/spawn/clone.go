@@ -125,7 +125,7 @@ func (g *program) setup(t *target, fds *[3]int, cgroup int, p *Pool) bool {
 	// close-on-exec.
 	g.step("close_range", "", unix.SYS_CLOSE_RANGE, uintptr(free), uintptr(^uint32(0)), 0)
 	g.privileged(t, free)
-	if !t.attr.limits(unix.RLIMIT_NOFILE) && p.orig.restore(&g.limit) {
+	if !t.attr.limits(unix.RLIMIT_NOFILE) && p.orig.restore(&g.limit, t.looked) {
 		g.step("setrlimit", "nofile", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&g.limit)))
 	}
 	g.identity(t.attr)
@@ -164,6 +164,10 @@ func (g *program) strings(t *target) (a addresses, ok bool) {
 	for _, s := range t.env {
 		n += len(s) + 1
 	}
+	if t.last != "" {
+		n += len(t.last) + 1
+		ends++
+	}
 	if t.listen {
 		n += len(listenPID) + pidDigits + 1
 		ends++
@@ -171,7 +175,7 @@ func (g *program) strings(t *target) (a addresses, ok bool) {
 	if cap(g.text) < n {
 		g.text = make([]byte, 0, n+n/2)
 	}
-	if n := len(t.args) + len(t.env) + 3; cap(g.ptrs) < n {
+	if n := len(t.args) + len(t.env) + 4; cap(g.ptrs) < n {
 		g.ptrs = make([]uintptr, 0, n+n/2)
 	}
 	g.text, g.ptrs = g.text[:0], g.ptrs[:0]
@@ -194,6 +198,9 @@ func (g *program) strings(t *target) (a addresses, ok bool) {
 	a.argv, a.envp = table, table+uintptr(len(g.ptrs))*unsafe.Sizeof(table)
 	for _, s := range t.env {
 		g.ptrs = append(g.ptrs, put(s))
+	}
+	if t.last != "" {
+		g.ptrs = append(g.ptrs, put(t.last))
 	}
 	if t.listen {
 		// Last in text: the child writes over its end.

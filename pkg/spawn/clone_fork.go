@@ -3,6 +3,7 @@ package spawn
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -20,7 +21,7 @@ func forkExec(t *target, fds *[3]int, cgroup int) (pid, pidfd int, err *StartErr
 	pidfd = -1
 	attr := &syscall.ProcAttr{
 		Dir:   t.dir,
-		Env:   t.env,
+		Env:   t.wholeEnv(),
 		Files: []uintptr{uintptr(fds[0]), uintptr(fds[1]), uintptr(fds[2])},
 		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd, UseCgroupFD: cgroup >= 0, CgroupFD: cgroup},
 	}
@@ -48,6 +49,14 @@ func forkExec(t *target, fds *[3]int, cgroup int) (pid, pidfd int, err *StartErr
 		_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), strconv.AppendInt(nil, int64(*t.oom), 10), 0)
 	}
 	return pid, pidfd, nil
+}
+
+// wholeEnv is the environment in one.
+func (t *target) wholeEnv() []string {
+	if t.last == "" {
+		return t.env
+	}
+	return append(slices.Clip(t.env), t.last)
 }
 
 // CanClone3 reports whether children are made by clone3(2). Where not, a Spec

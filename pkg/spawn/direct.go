@@ -1,10 +1,6 @@
 package spawn
 
-import (
-	"strings"
-
-	"golang.org/x/sys/unix"
-)
+import "strings"
 
 // A direct start is made by who asks for it: most starts follow an exit, what
 // they need is there already, and to hand one to a spawner would cost more than
@@ -24,6 +20,7 @@ func (p *Pool) startDirect(token Token, s *Spec) bool {
 	if p.fork || p.paused || !p.queue.empty() || len(p.flights.free) == 0 || !s.simple() {
 		return false
 	}
+	now, _ := p.clock.Now()
 	files := noFiles()
 	if s.Place.Cgroup == "" {
 		if !p.vacated[s.Stdout.Path] {
@@ -34,24 +31,30 @@ func (p *Pool) startDirect(token Token, s *Spec) bool {
 		if !ok || k.files.limited {
 			return false
 		}
-		if now, _ := p.clock.Now(); now-k.at >= freshFor {
+		if now-k.at >= freshFor {
 			if st, err := k.files.state(); err != nil || st.populated || st.frozen {
 				return false
 			}
 		}
 		files = k.files
 	}
-	// In a directory of ours, so this does not block.
-	dir, name := s.Stdout.at()
-	fd, err := openRaw(dir, name, s.Stdout.Flags|unix.O_CLOEXEC|unix.O_NOCTTY)
-	if err != nil {
-		return false
+	fd, ahead := files.takeOut(&s.Stdout)
+	if !ahead {
+		var err error
+		if fd, err = s.Stdout.openRaw(); err != nil {
+			return false
+		}
 	}
-	defer closeRaw(fd)
+	started := false
+	defer func() {
+		if started || !ahead { // else it is kept
+			closeRaw(fd)
+		}
+	}()
 	f := p.flights.take()
 	f.job = job{token: token, spec: s}
 	f.target.fill(s, p.oom)
-	f.target.path, f.target.cgroup = s.Path, s.Place.Cgroup
+	f.target.path, f.target.cgroup, f.target.looked = s.Path, s.Place.Cgroup, p.orig.look(now)
 	if f.target.oom != nil || f.setup(&[3]int{-1, fd, fd}, files.dir, p) != nil {
 		p.land(f)
 		return false
@@ -63,5 +66,6 @@ func (p *Pool) startDirect(token Token, s *Spec) bool {
 	}
 	delete(p.kept, s.Place.Cgroup)
 	p.follow(f, s.Place, files)
+	started = true
 	return true
 }

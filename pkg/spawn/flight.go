@@ -162,7 +162,7 @@ func (f *flight) fly(clone func() (pid int)) (pid int) {
 
 // follow makes the child of a flight that has begun known and watched. It has the
 // cgroup's files. p.mu is held.
-func (p *Pool) follow(f *flight, place Place, files cgroupFiles) {
+func (p *Pool) follow(f *flight, place Place, files slotFiles) {
 	f.at, f.wall = p.clock.Now()
 	c := p.watch(f.job.token, int(f.prog.pid), int(f.prog.pidfd), place, files)
 	if c == nil {
@@ -249,6 +249,7 @@ func (p *Pool) begun(f *flight, withIdentity bool) {
 	p.step("cloned")
 	e := started(c, withIdentity)
 	e.At, e.Wall = f.at, f.wall
+	c.files.openOut(f.job.spec)
 	p.land(f)
 	p.emit(e)
 }

@@ -19,6 +19,7 @@ var helpers = map[string]func() error{
 	"plain":    helpPlain,
 	"oom":      helpOOM,
 	"limit":    helpLimit,
+	"looked":   helpLooked,
 	"nproc":    helpNproc,
 	"files":    helpFiles,
 	"nest":     helpNest,
@@ -110,6 +111,36 @@ func helpLimit() error {
 		}
 		p.Close()
 	}
+	return nil
+}
+
+// TestLimitIsLookedAt: that our own limit is what Go made of it is taken for granted for a
+// second, and that it is not is not.
+func TestLimitIsLookedAt(t *testing.T) {
+	if got := runHelper(t, "looked", "/bin/sh", "-c", `ulimit -Sn 300; exec "$0"`); got != "true true false true\n" {
+		t.Errorf("looked: %s", got)
+	}
+}
+
+func helpLooked() error {
+	o, err := originalLimit()
+	if err != nil {
+		return err
+	}
+	first := o.look(time.Second)
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return err
+	}
+	lower := unix.Rlimit{Cur: l.Cur - 1, Max: l.Max}
+	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, &lower, nil); err != nil {
+		return err
+	}
+	soon, later := o.look(2*time.Second-1), o.look(2*time.Second)
+	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, &l, nil); err != nil {
+		return err
+	}
+	fmt.Println(first, soon, later, o.look(2*time.Second+1))
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,16 +22,35 @@ type origLimit struct {
 	raised bool
 	soft   uint64
 	hard   uint64
+	seen   time.Duration // when our own was last seen to be what Go made of it; guarded by Pool.mu
+}
+
+// oursFor is how long that is taken for granted by a start that is waited for.
+const oursFor = time.Second
+
+// look is ours, and asks once a second. p.mu is held.
+func (o *origLimit) look(now time.Duration) bool {
+	if o.seen == 0 || now-o.seen >= oursFor {
+		o.seen = 0
+		if o.ours() {
+			o.seen = now
+		}
+	}
+	return o.seen != 0
+}
+
+// ours reports whether our own limit is what Go made of it.
+func (o *origLimit) ours() bool {
+	var now unix.Rlimit
+	err := unix.Prlimit(0, unix.RLIMIT_NOFILE, nil, &now)
+	return err == nil && now.Cur == o.hard-1 && now.Max == o.hard
 }
 
 // restore reports whether a child's limit has to be set back, and to what. It
-// has not if something changed our own since: then children inherit that.
-func (o *origLimit) restore(l *unix.Rlimit) bool {
-	if !o.raised {
-		return false
-	}
-	var now unix.Rlimit
-	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, nil, &now); err != nil || now.Cur != o.hard-1 || now.Max != o.hard {
+// has not if something changed our own since: then children inherit that. looked is what
+// look returned, where that was asked.
+func (o *origLimit) restore(l *unix.Rlimit, looked bool) bool {
+	if !o.raised || !looked && !o.ours() {
 		return false
 	}
 	*l = unix.Rlimit{Cur: o.soft, Max: o.hard}

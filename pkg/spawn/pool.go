@@ -121,7 +121,7 @@ type child struct {
 	pidfd int    // -1 once nothing more can be asked of the process
 	id    uint64 // its key in watches while the main process is not reaped
 	place Place  // with the cgroup that it was really started in
-	files cgroupFiles
+	files slotFiles
 	tree  tree
 	// ended: the main process was reaped.
 	ended    bool
@@ -384,12 +384,12 @@ func (p *Pool) Children() []Child {
 
 // Leftovers returns descriptors that are of no use to the next image and take long to be closed, which
 // can wait until that image has the time: the epoll set, of which the kernel takes out
-// one child after the other, and the open cgroups. They are the Pool's, and close-on-exec. It is
+// one child after the other, and what is open of places. They are the Pool's, and close-on-exec. It is
 // called between Pause and Resume, when no other goroutine closes any of them.
 func (p *Pool) Leftovers() []int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	list := make([]int, 0, 1+2*(len(p.children)+len(p.kept)))
+	list := make([]int, 0, 1+3*(len(p.children)+len(p.kept)))
 	add := func(fds ...int) {
 		for _, fd := range fds {
 			if fd >= 0 {
@@ -399,17 +399,17 @@ func (p *Pool) Leftovers() []int {
 	}
 	add(p.ep)
 	for _, c := range p.children {
-		add(c.files.dir, c.files.events)
+		add(c.files.dir, c.files.events, c.files.out)
 	}
 	for _, k := range p.kept {
-		add(k.files.dir, k.files.events)
+		add(k.files.dir, k.files.events, k.files.out)
 	}
 	return list
 }
 
 // add makes a child known and watched. p.mu is held until the caller has
 // queued Started, so that Wait, which needs it too, cannot be faster.
-func (p *Pool) add(token Token, pid, pidfd int, place Place, files cgroupFiles) (*child, error) {
+func (p *Pool) add(token Token, pid, pidfd int, place Place, files slotFiles) (*child, error) {
 	c := &child{token: token, pid: pid, pidfd: pidfd, place: place, files: files}
 	c.tree = p.newTree(c)
 	if pidfd >= 0 {
@@ -426,7 +426,7 @@ func (p *Pool) add(token Token, pid, pidfd int, place Place, files cgroupFiles) 
 
 // watch is add for a child that was just made. One that cannot be watched, so that nobody
 // would learn of its exit, is ended, and has failed to start: then it returns nil. p.mu is held.
-func (p *Pool) watch(token Token, pid, pidfd int, place Place, files cgroupFiles) *child {
+func (p *Pool) watch(token Token, pid, pidfd int, place Place, files slotFiles) *child {
 	c, err := p.add(token, pid, pidfd, place, files)
 	if err != nil {
 		endNow(pidfd)
@@ -492,6 +492,9 @@ func (p *Pool) bury() {
 
 // unwatch closes what tells of the rest of the tree of c. p.mu is held.
 func (p *Pool) unwatch(c *child) {
+	if len(c.watched) == 0 {
+		return
+	}
 	for id, fd := range c.watched {
 		p.disarm(id, fd)
 		unix.Close(fd)

@@ -10,8 +10,8 @@ import "golang.org/x/sys/unix"
 const (
 	// firstRoom is for some 800 children, with as many to come; it takes the kernel 64 KiB.
 	firstRoom = 8192
-	// childDescriptors is what a child takes: its pidfd, two of its cgroup, and the
-	// pipe of its output, which is the caller's.
+	// childDescriptors is what a child takes: its pidfd, two of its cgroup, what its
+	// successor writes to, and the pipe of its output, which is the caller's.
 	childDescriptors = 5
 )
 

@@ -30,7 +30,7 @@ type spawner struct {
 	stuck   string // the path that it hangs on; it does not count as live then
 
 	target target // of the job
-	cgroup cgroupFiles
+	cgroup slotFiles
 	above  above
 }
 
@@ -261,7 +261,7 @@ func (s *spawner) bury(f *flight) {
 }
 
 // began reports a child that was made by syscall.ForkExec. p.mu is held.
-func (p *Pool) began(s *spawner, o outcome, files cgroupFiles) {
+func (p *Pool) began(s *spawner, o outcome, files slotFiles) {
 	c := p.watch(s.job.token, o.pid, o.pidfd, s.place(), files)
 	if c == nil {
 		return

@@ -17,8 +17,11 @@ type Spec struct {
 	// Args is the argument vector, argv[0] included. Empty means {Path}.
 	Args []string
 	// Env is the whole environment of the child, as "KEY=value". Nothing is
-	// added to it but what ListenNames asks for.
+	// added to it but EnvLast, if that is not "", and what ListenNames asks for.
 	Env []string
+	// EnvLast is one more string of it, where starts differ in that one alone: they may
+	// share Env.
+	EnvLast string
 	// Dir is the child's working directory; "" is the caller's.
 	Dir string
 
@@ -52,14 +55,14 @@ type Place struct {
 	Cgroup string
 	// Settings are written to the Cgroup before the start.
 	Settings []Setting
-	// Marks are strings of Env that no child with another tree has all of.
+	// Marks are strings of the environment that no child with another tree has all of.
 	// Without a Cgroup an orphan that left its session is recognised by them.
 	Marks []string
 }
 
 // Stdio says what one of the first three descriptors of a child refers to.
 type Stdio struct {
-	// Path is opened just before the clone and closed after it, so the child
+	// Path is opened before the clone, just before it unless there is an ID, and closed after it, so the child
 	// gets a file description of its own: a flag like O_NONBLOCK that a child
 	// sets can not reach the next one. "" is /dev/null. Stdout and Stderr with
 	// the same non-empty Path and Flags share one file description. A FIFO
@@ -72,4 +75,7 @@ type Stdio struct {
 	// Flags are the flags of open(2); O_CLOEXEC and O_NOCTTY are added. A file
 	// is created with mode 0600 if they contain O_CREAT.
 	Flags int
+	// ID is of the file at Path, for who knows that: another file at the same path has another.
+	// Then the file may have been opened for this child while the one before it was running. 0 is none.
+	ID uint64
 }

@@ -142,6 +142,12 @@ func (io *Stdio) at() (dir int, name string) {
 	return unix.AT_FDCWD, io.Path
 }
 
+// openRaw opens the file for a child's output, in a directory of ours, so that it does not block.
+func (io *Stdio) openRaw() (int, error) {
+	dir, name := io.at()
+	return openRaw(dir, name, io.Flags|unix.O_CLOEXEC|unix.O_NOCTTY)
+}
+
 // openStdio opens the files of s; -1 is /dev/null. They are to be closed by closeStdio
 // in any case.
 func openStdio(s *Spec) (opened [3]int, err *StartError) {

@@ -13,7 +13,8 @@ type target struct {
 	path string // for execve, after chdir to dir
 	dir  string
 	args []string
-	env  []string // but for LISTEN_PID
+	env  []string // but for last and LISTEN_PID
+	last string   // Spec.EnvLast
 	// passed are the descriptors, all above 2, that become 3, 4, …
 	passed []int
 	listen bool        // LISTEN_PID belongs into the environment
@@ -24,12 +25,13 @@ type target struct {
 	cgroup  string // that it is cloned into, or ""
 	ooms    uint64 // OOM kills in it before, where it has settings
 	limited bool   // its memory may be
+	looked  bool   // our RLIMIT_NOFILE was seen to be Go's, see origLimit
 }
 
 // fill takes over from a Spec what needs no looking for. oom is for one that asks for
 // none.
 func (t *target) fill(s *Spec, oom *int) {
-	*t = target{dir: s.Dir, args: s.Args, env: s.Env, attr: s.Attributes, oom: oom}
+	*t = target{dir: s.Dir, args: s.Args, env: s.Env, last: s.EnvLast, attr: s.Attributes, oom: oom}
 	if len(t.args) == 0 {
 		t.args = []string{s.Path}
 	}

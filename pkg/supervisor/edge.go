@@ -39,7 +39,7 @@ type Processes interface {
 
 // Output is what the supervisor needs of pkg/logs.
 type Output interface {
-	AddFor(k logs.Key, uid int) error
+	AddFor(k logs.Key, uid int) (id uint64, err error)
 	Adopt(k logs.Key, pid int, incarnation uint64) error
 	Path(logs.Key) string
 	Dir() int
@@ -164,7 +164,12 @@ func (s *Supervisor) startSome() bool {
 		s.launch(c, spec)
 	}
 	clear(s.unstarted[:n])
-	if s.unstarted = s.unstarted[n:]; len(s.unstarted) == 0 {
+	switch {
+	case n < len(s.unstarted):
+		s.unstarted = s.unstarted[n:]
+	case cap(s.unstarted) <= startBatch:
+		s.unstarted = s.unstarted[:0] // what it holds is used again
+	default:
 		s.unstarted = nil
 	}
 	if len(s.local) > 0 {
@@ -196,17 +201,19 @@ func (s *Supervisor) spec(id fsm.ID, key logs.Key) (*spawn.Spec, error) {
 	if l == nil {
 		return nil, fmt.Errorf("no configuration for entry %s", id.Entry)
 	}
-	if err := s.Output.AddFor(key, l.uid); err != nil {
+	fifo, err := s.Output.AddFor(key, l.uid)
+	if err != nil {
 		return nil, err
 	}
 	s.keepPipe(key)
 	if spec := l.again(id); spec != nil {
+		spec.Stdout.ID, spec.Stderr.ID = fifo, fifo
 		if s.Cgroups == nil {
 			spec.Place = s.place(id) // which names the incarnation
 		}
 		return spec, nil
 	}
-	out := spawn.Stdio{Path: s.Output.Path(key), Dir: s.Output.Dir(), Flags: syscall.O_RDWR}
+	out := spawn.Stdio{Path: s.Output.Path(key), Dir: s.Output.Dir(), Flags: syscall.O_RDWR, ID: fifo}
 	spec, err := l.spec(id, out)
 	if err != nil {
 		return nil, err
@@ -246,6 +253,9 @@ const (
 
 // sendSignals sends those that wait for it.
 func (s *Supervisor) sendSignals() {
+	if len(s.sends) == 0 {
+		return
+	}
 	now, conts := s.sends[:0], []fsm.Send(nil)
 	for _, a := range s.sends {
 		if a.Signal == int(syscall.SIGCONT) {

@@ -107,7 +107,7 @@ func (l *launcher) again(id fsm.ID) *spawn.Spec {
 		return nil
 	}
 	spec := *before
-	spec.Env = l.template.Next(before.Env, id.Incarnation)
+	spec.EnvLast = config.Incarnation(id.Incarnation)
 	return &spec
 }
 
@@ -124,7 +124,7 @@ func (l *launcher) spec(id fsm.ID, out spawn.Stdio) (*spawn.Spec, error) {
 		return nil, err
 	}
 	return &spawn.Spec{
-		Path: start.Program, Args: start.Argv, Env: start.Env, Dir: start.Directory,
+		Path: start.Program, Args: start.Argv, Env: start.Env, EnvLast: start.Last, Dir: start.Directory,
 		Stdout: out, Stderr: out, Attributes: l.attr,
 	}, nil
 }

@@ -299,18 +299,18 @@ func (o output) print(r logs.Record) {
 	o.printed = append(o.printed, fmt.Sprintf("%v %s.%d %s", (o.now()-time.Hour).Round(time.Millisecond), r.Key, r.PID, text))
 }
 
-func (o output) AddFor(logs.Key, int) error        { return nil }
-func (o output) Path(k logs.Key) string            { return k.String() }
-func (o output) Dir() int                          { return 0 }
-func (o output) Remove(logs.Key)                   {}
-func (o output) Begin(r logs.Record)               { o.print(r) }
-func (o output) End(r logs.Record)                 { o.print(r) }
-func (o output) Adopt(logs.Key, int, uint64) error { return nil }
-func (o output) Flush()                            {}
-func (o output) Hold(k logs.Key)                   { o.mu.Lock(); o.held[k] = true; o.mu.Unlock() }
-func (o output) Forget(string)                     {}
-func (o output) Pause() (*logs.Handover, error)    { return &logs.Handover{}, nil }
-func (o output) Resume()                           {}
+func (o output) AddFor(logs.Key, int) (uint64, error) { return 1, nil }
+func (o output) Path(k logs.Key) string               { return k.String() }
+func (o output) Dir() int                             { return 0 }
+func (o output) Remove(logs.Key)                      {}
+func (o output) Begin(r logs.Record)                  { o.print(r) }
+func (o output) End(r logs.Record)                    { o.print(r) }
+func (o output) Adopt(logs.Key, int, uint64) error    { return nil }
+func (o output) Flush()                               {}
+func (o output) Hold(k logs.Key)                      { o.mu.Lock(); o.held[k] = true; o.mu.Unlock() }
+func (o output) Forget(string)                        {}
+func (o output) Pause() (*logs.Handover, error)       { return &logs.Handover{}, nil }
+func (o output) Resume()                              {}
 
 // server is the fake of whoever serves.
 type server struct{ *edge }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sentryd/sentryd/pkg/config"
 	"github.com/sentryd/sentryd/pkg/spawn"
 	"github.com/sentryd/sentryd/pkg/state"
 )
@@ -60,7 +61,7 @@ func (e *readingEdge) Signal(list []spawn.Signal) []error {
 func (e *readingEdge) Start(t spawn.Token, s *spawn.Spec) {
 	e.starts++
 	for _, slot := range journaledSlots(e.t, e.dir) {
-		if slot.Pending && slices.Contains(s.Env, "SENTRYD_INCARNATION="+string(rune('0'+slot.Incarnation))) {
+		if slot.Pending && s.EnvLast == config.Incarnation(slot.Incarnation) {
 			e.pending++
 		}
 	}

@@ -44,7 +44,7 @@ func TestPlacesGoThroughAReexec(t *testing.T) {
 		var got []string
 		for _, c := range b.adopted {
 			got = append(got, c.Place.Cgroup)
-			env := procs[len(got)-1].spec.Env
+			env := environOf(procs[len(got)-1].spec)
 			if marks := c.Place.Marks; c.Place.Cgroup == "" && !inEnviron(marks, env) {
 				t.Errorf("marks %v in %v", marks, env)
 			}
@@ -60,11 +60,14 @@ func TestPlacesGoThroughAReexec(t *testing.T) {
 // TestMarksWithoutCgroups: a start that gets no cgroup has what its orphans are known by.
 func TestMarksWithoutCgroups(t *testing.T) {
 	inBubble(t, "entries: {a: {command: /bin/a}}", func(t *testing.T, b *bed) {
-		if p := b.byPath("/bin/a")[0]; p.spec.Place.Cgroup != "" || !inEnviron(p.spec.Place.Marks, p.spec.Env) {
-			t.Errorf("%+v in %v", p.spec.Place, p.spec.Env)
+		if p := b.byPath("/bin/a")[0]; p.spec.Place.Cgroup != "" || !inEnviron(p.spec.Place.Marks, environOf(p.spec)) {
+			t.Errorf("%+v in %v", p.spec.Place, environOf(p.spec))
 		}
 	})
 }
+
+// environOf is the environment of a child of s.
+func environOf(s *spawn.Spec) []string { return append(slices.Clip(s.Env), s.EnvLast) }
 
 // inEnviron reports whether there are marks, and an environment has all of them.
 func inEnviron(marks, env []string) bool {
