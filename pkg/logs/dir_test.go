@@ -144,6 +144,39 @@ func TestBadKeys(t *testing.T) {
 	}
 }
 
+// TestFIFOsHaveIDs: another FIFO has another id, and the same one has the same.
+func TestFIFOsHaveIDs(t *testing.T) {
+	h := newHarness(t, Options{})
+	seen := make(map[uint64]bool)
+	add := func(k Key) uint64 {
+		t.Helper()
+		id, err := h.AddFor(k, os.Geteuid())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := h.AddFor(k, os.Geteuid()); err != nil || again != id || id == 0 {
+			t.Errorf("%d, and again %d (%v)", id, again, err)
+		}
+		if seen[id] {
+			t.Errorf("%d is another FIFO's", id)
+		}
+		seen[id] = true
+		return id
+	}
+	a, b := Key{Entry: "a"}, Key{Entry: "b"}
+	add(a)
+	add(b)
+	if err := os.Remove(h.Path(a)); err != nil {
+		t.Fatal(err)
+	}
+	h.mu.Lock()
+	h.byKey[a].checked = time.Time{} // a second ago
+	h.mu.Unlock()
+	add(a)
+	h.Remove(b)
+	add(b)
+}
+
 // TestMode: nobody else can read or write the lines, whatever the umask and
 // whatever somebody did to the file.
 func TestMode(t *testing.T) {

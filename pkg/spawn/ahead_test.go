@@ -3,6 +3,7 @@ package spawn
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -48,12 +49,7 @@ func (a *aheadSlot) makeFIFO(id uint64) {
 func (a *aheadSlot) next() (out int) {
 	a.t.Helper()
 	if a.last > 0 {
-		if err := signalOne(a.Pool, a.last, int(unix.SIGKILL)); err != nil {
-			a.t.Fatal(err)
-		}
-		if ev := a.take(a.t, 1)[0]; ev.Kind != Exited || !ev.TreeEmpty {
-			a.t.Fatalf("%+v", ev)
-		}
+		a.end()
 	}
 	a.last++
 	spec := a.spec
@@ -71,6 +67,24 @@ func (a *aheadSlot) next() (out int) {
 		a.t.Fatal(err)
 	}
 	return out
+}
+
+// end ends the child.
+func (a *aheadSlot) end() {
+	a.t.Helper()
+	if err := signalOne(a.Pool, a.last, int(unix.SIGKILL)); err != nil {
+		a.t.Fatal(err)
+	}
+	if ev := a.take(a.t, 1)[0]; ev.Kind != Exited || !ev.TreeEmpty {
+		a.t.Fatalf("%+v", ev)
+	}
+}
+
+// keptOut is ready while no child runs.
+func (a *aheadSlot) keptOut() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.kept[a.spec.Place.Cgroup].files.out
 }
 
 // ready returns what is open for the next child, or -1.
@@ -121,6 +135,23 @@ func TestOpenedAhead(t *testing.T) {
 	unix.Close(out)
 	unix.Close(first)
 
+	// A direct start that fails leaves it to the spawner.
+	inode := inodeOf(t, a.ready())
+	a.end()
+	bad := a.spec
+	bad.EnvLast = "A=\x00"
+	a.mu.Lock()
+	started := a.startDirect(a.last+1, &bad)
+	a.mu.Unlock()
+	if started || inodeOf(t, a.keptOut()) != inode {
+		t.Errorf("started: %t, or what was open for the child is not kept", started)
+	}
+	a.last = 0
+	unix.Close(a.next())
+	if list := a.Leftovers(); !slices.Contains(list, a.ready()) {
+		t.Errorf("%d is not in %v", a.ready(), list)
+	}
+
 	// Who does not know the file has it opened at each start.
 	a.makeFIFO(0)
 	for range 2 {
@@ -131,5 +162,64 @@ func TestOpenedAhead(t *testing.T) {
 		}
 		unix.Close(out)
 		a.makeFIFO(0)
+	}
+}
+
+// TestNotOpenedAhead: nothing is opened for a child that will not be started directly.
+func TestNotOpenedAhead(t *testing.T) {
+	score := 0
+	for name, change := range map[string]func(*aheadSlot){
+		"score of ours":  func(a *aheadSlot) { a.oom = &score },
+		"score":          func(a *aheadSlot) { a.spec.Attributes = &Attributes{OOMScoreAdj: &score} },
+		"unknown":        func(a *aheadSlot) { a.spec.Stdout.ID, a.spec.Stderr.ID = 0, 0 },
+		"apart":          func(a *aheadSlot) { a.spec.Stderr = Stdio{} },
+		"not kept open":  func(a *aheadSlot) { a.held.Add(maxHeld) },
+		"limited memory": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAheadSlot(t)
+			if change == nil {
+				files := noFiles()
+				files.events, files.limited = 0, true
+				if a.openOut(&files, &a.spec); files.out >= 0 {
+					t.Errorf("%d", files.out)
+				}
+				return
+			}
+			change(a)
+			unix.Close(a.next())
+			if fd := a.ready(); fd >= 0 {
+				t.Errorf("%d", fd)
+			}
+		})
+	}
+}
+
+// TestPlaceIsLetGo: all that is open for a place is closed with it, and with one beside it.
+func TestPlaceIsLetGo(t *testing.T) {
+	a := newAheadSlot(t)
+	place := a.spec.Place.Cgroup
+	a.spec.Place.Cgroup = beside(place, 1)
+	unix.Close(a.next())
+	a.end()
+	if fd := a.keptOut(); fd <= 2 {
+		t.Fatalf("%d is kept", fd)
+	}
+	a.RemoveCgroup(place)
+	a.mu.Lock()
+	kept, held := len(a.kept), a.held.Load()
+	a.mu.Unlock()
+	if kept != 0 || held != 0 {
+		t.Errorf("%d places are kept, %d held", kept, held)
+	}
+	files := noFiles()
+	var err error
+	if files.out, err = unix.FcntlInt(uintptr(a.wakefd), unix.F_DUPFD_CLOEXEC, 3); err != nil {
+		t.Fatal(err)
+	}
+	out := files.out
+	a.close(&files)
+	if _, err := unix.FcntlInt(uintptr(out), unix.F_GETFD, 0); err != unix.EBADF || files.out >= 0 {
+		t.Errorf("%d is open still (%v)", out, err)
 	}
 }

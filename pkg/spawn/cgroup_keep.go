@@ -40,10 +40,10 @@ func (f *slotFiles) state() (cgroupState, error) {
 	return readCgroup(f.dir, "cgroup.events")
 }
 
-// openOut opens what the next child of s writes to, so that its start need not: that child has a
-// file description of its own all the same.
-func (f *slotFiles) openOut(s *Spec) {
-	if f.events < 0 || s.Stdout.ID == 0 || !s.simple() {
+// openOut opens what the next child of s writes to, so that its direct start need not: that
+// child has a file description of its own all the same. p.mu is held.
+func (p *Pool) openOut(f *slotFiles, s *Spec) {
+	if f.events < 0 || f.limited || s.Stdout.ID == 0 || !p.mayBeDirect(s) {
 		return
 	}
 	if f.out >= 0 {
@@ -96,12 +96,14 @@ func (p *Pool) keep(c *child) {
 	}
 }
 
-// discard has the files of a cgroup closed that is to be removed. p.mu is held.
-func (p *Pool) discard(path string) {
-	if k, ok := p.kept[path]; ok {
+// discard has the files of a cgroup closed that is to be removed, if they are kept. p.mu is held.
+func (p *Pool) discard(path string) (kept bool) {
+	k, kept := p.kept[path]
+	if kept {
 		delete(p.kept, path)
 		p.retain(k.files)
 	}
+	return kept
 }
 
 // retain has bury close files. p.mu is held.

@@ -32,7 +32,7 @@ func (s *spawner) openCgroup(path string) *StartError {
 			return frozenCgroup(name)
 		case st.populated:
 			s.drop()
-			name = path + "~" + strconv.Itoa(n)
+			name = beside(path, n)
 			continue
 		}
 		s.target.cgroup = name
@@ -166,14 +166,19 @@ func (p *Pool) RemoveCgroup(path string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.discard(path)
+	for n := 1; p.discard(beside(path, n)); n++ {
+	}
 	p.unused = append(p.unused, path)
 	p.wakeWalker()
 }
 
+// beside is the cgroup that is taken if something lives in path, and in n-1 others.
+func beside(path string, n int) string { return path + "~" + strconv.Itoa(n) }
+
 func removePlace(path string) {
 	removeCgroup(path)
 	for n := 1; ; n++ {
-		name := path + "~" + strconv.Itoa(n)
+		name := beside(path, n)
 		if unix.Access(name, unix.F_OK) != nil {
 			return
 		}

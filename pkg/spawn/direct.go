@@ -15,9 +15,15 @@ func (s *Spec) simple() bool {
 		len(s.Files) == 0 && s.ListenNames == nil && len(s.Place.Settings) == 0
 }
 
+// mayBeDirect reports whether s can be started so, in a cgroup whose memory is not limited: a
+// child with an oom_score_adj of its own is waited for.
+func (p *Pool) mayBeDirect(s *Spec) bool {
+	return !p.fork && p.oom == nil && (s.Attributes == nil || s.Attributes.OOMScoreAdj == nil) && s.simple()
+}
+
 // startDirect makes a direct start, or reports false. p.mu is held.
 func (p *Pool) startDirect(token Token, s *Spec) bool {
-	if p.fork || p.paused || !p.queue.empty() || len(p.flights.free) == 0 || !s.simple() {
+	if p.paused || !p.queue.empty() || len(p.flights.free) == 0 || !p.mayBeDirect(s) {
 		return false
 	}
 	now, _ := p.clock.Now()
@@ -55,7 +61,7 @@ func (p *Pool) startDirect(token Token, s *Spec) bool {
 	f.job = job{token: token, spec: s}
 	f.target.fill(s, p.oom)
 	f.target.path, f.target.cgroup, f.target.looked = s.Path, s.Place.Cgroup, p.orig.look(now)
-	if f.target.oom != nil || f.setup(&[3]int{-1, fd, fd}, files.dir, p) != nil {
+	if f.setup(&[3]int{-1, fd, fd}, files.dir, p) != nil {
 		p.land(f)
 		return false
 	}

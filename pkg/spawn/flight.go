@@ -249,7 +249,7 @@ func (p *Pool) begun(f *flight, withIdentity bool) {
 	p.step("cloned")
 	e := started(c, withIdentity)
 	e.At, e.Wall = f.at, f.wall
-	c.files.openOut(f.job.spec)
+	p.openOut(&c.files, f.job.spec)
 	p.land(f)
 	p.emit(e)
 }

@@ -28,8 +28,11 @@ type origLimit struct {
 // oursFor is how long that is taken for granted by a start that is waited for.
 const oursFor = time.Second
 
-// look is ours, and asks once a second. p.mu is held.
+// look is ours, and asks once a second, if there is anything to restore. p.mu is held.
 func (o *origLimit) look(now time.Duration) bool {
+	if !o.raised {
+		return false
+	}
 	if o.seen == 0 || now-o.seen >= oursFor {
 		o.seen = 0
 		if o.ours() {

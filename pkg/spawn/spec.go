@@ -20,7 +20,7 @@ type Spec struct {
 	// added to it but EnvLast, if that is not "", and what ListenNames asks for.
 	Env []string
 	// EnvLast is one more string of it, where starts differ in that one alone: they may
-	// share Env.
+	// share Env. It is neither PATH nor one of those of sd_listen_fds(3).
 	EnvLast string
 	// Dir is the child's working directory; "" is the caller's.
 	Dir string
@@ -75,7 +75,8 @@ type Stdio struct {
 	// Flags are the flags of open(2); O_CLOEXEC and O_NOCTTY are added. A file
 	// is created with mode 0600 if they contain O_CREAT.
 	Flags int
-	// ID is of the file at Path, for who knows that: another file at the same path has another.
-	// Then the file may have been opened for this child while the one before it was running. 0 is none.
+	// ID is of the FIFO at Path, for who knows that: another one at the same path has another, and
+	// so has the same with other Flags. Then it may have been opened for this child while the one
+	// before it was running. 0 is none.
 	ID uint64
 }

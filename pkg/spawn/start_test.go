@@ -65,9 +65,10 @@ func TestArguments(t *testing.T) {
 	both(t, func(t *testing.T, p *Pool) {
 		dir := t.TempDir()
 		out := filepath.Join(dir, "out")
-		spec := sh(`pwd; printf '%s\n' "$0" "$@"; env | grep ^ONE; echo err >&2; cat`)
+		spec := sh(`pwd; printf '%s\n' "$0" "$@"; env | grep -e ^ONE -e ^LAST | sort; echo err >&2; cat`)
 		spec.Args = append(spec.Args, "zero", "a b", "", "ü")
 		spec.Env = append(spec.Env, "ONE=1", "TWO=2")
+		spec.EnvLast = "LAST=3"
 		spec.Dir = dir
 		spec.Stdin = Stdio{Path: "/dev/null", Flags: unix.O_RDONLY}
 		spec.Stdout = Stdio{Path: out, Flags: unix.O_WRONLY | unix.O_CREAT | unix.O_APPEND}
@@ -80,7 +81,7 @@ func TestArguments(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(dir+"\nzero\na b\n\nü\nONE=1\nerr\n", string(got)); diff != "" {
+		if diff := cmp.Diff(dir+"\nzero\na b\n\nü\nLAST=3\nONE=1\nerr\n", string(got)); diff != "" {
 			t.Error(diff)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -42,6 +43,7 @@ type edge struct {
 	slow     bool              // starts are not answered, but by answer
 	asked    []func()          // what those are answered by
 	released int
+	fifos    atomic.Uint64             // made by Output.AddFor
 	cgroups  Cgroups                   // nil: none
 	adopted  []spawn.Child             // in the last re-exec
 	dial     func() (Connector, error) // nil: no connector
@@ -299,7 +301,7 @@ func (o output) print(r logs.Record) {
 	o.printed = append(o.printed, fmt.Sprintf("%v %s.%d %s", (o.now()-time.Hour).Round(time.Millisecond), r.Key, r.PID, text))
 }
 
-func (o output) AddFor(logs.Key, int) (uint64, error) { return 1, nil }
+func (o output) AddFor(logs.Key, int) (uint64, error) { return o.fifos.Add(1), nil }
 func (o output) Path(k logs.Key) string               { return k.String() }
 func (o output) Dir() int                             { return 0 }
 func (o output) Remove(logs.Key)                      {}

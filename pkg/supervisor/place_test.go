@@ -96,3 +96,17 @@ func TestOutOfMemory(t *testing.T) {
 		}
 	})
 }
+
+// TestFIFOIsKnownByItsID: each start says which FIFO stands at the path of its output.
+func TestFIFOIsKnownByItsID(t *testing.T) {
+	inBubble(t, "entries: {a: {command: /bin/a, delay: 0}}", func(t *testing.T, b *bed) {
+		for n := uint64(1); n <= 3; n++ {
+			p := b.byPath("/bin/a")[0]
+			if p.spec.Stdout.ID != n || p.spec.Stderr != p.spec.Stdout {
+				t.Errorf("start %d: %+v, %+v", n, p.spec.Stdout, p.spec.Stderr)
+			}
+			b.end(p, 0)
+			synctest.Wait()
+		}
+	})
+}

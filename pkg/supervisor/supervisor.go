@@ -191,7 +191,9 @@ func New(o Options) *Supervisor {
 func newSupervisor(o Options, m *fsm.Machine) *Supervisor {
 	children := 0
 	for _, e := range o.Config.Entries {
-		children += e.Count
+		if e.Autostart {
+			children += e.Count
+		}
 	}
 	s := &Supervisor{
 		Options: o, machine: m,

@@ -68,6 +68,7 @@ func (m *Machine) TakeTouched(t *Touched) {
 		if e.tallied && m.entries[e.Name] == e {
 			t.Tallies = append(t.Tallies, Tally{Entry: e.Name, Counters: e.counters})
 		}
+		e.tallied = false // it may stand there again, see exited
 	}
 	for _, s := range m.noted.slots {
 		if m.entries[s.e.Name] != s.e {

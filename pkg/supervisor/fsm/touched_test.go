@@ -131,3 +131,44 @@ func TestAnEndBeforeAStartIsNoMoreThanItsSlot(t *testing.T) {
 		t.Errorf("after an exit: %+v", touched)
 	}
 }
+
+// TestOneTally: many exits that a start follows on are told of once when something else of their
+// entry is.
+func TestOneTally(t *testing.T) {
+	const n = 50
+	m := New()
+	m.Step(0, Configure{Entries: []Entry{{Name: "a", Count: n, Autostart: true}}})
+	for slot := range n {
+		m.Step(1, Spawned{ID: ID{Entry: "a", Slot: slot, Incarnation: 1}, PID: 10 + slot, At: 1})
+	}
+	var touched Touched
+	m.TakeTouched(&touched)
+	for slot := range n {
+		m.Step(2, Exited{ID: ID{Entry: "a", Slot: slot, Incarnation: 1}, At: 2, TreeEmpty: true})
+	}
+	m.Step(3, Spawned{ID: ID{Entry: "a", Incarnation: 2}, PID: 100, At: 3})
+	m.TakeTouched(&touched)
+	if len(touched.Tallies) != 1 || touched.Tallies[0].Exits != n || len(touched.Slots) != n {
+		t.Errorf("%d tallies, %d slots", len(touched.Tallies), len(touched.Slots))
+	}
+}
+
+// TestForgottenIsNotTouched: what was forgotten is not told, and what is touched then is.
+func TestForgottenIsNotTouched(t *testing.T) {
+	m := New()
+	m.Step(0, Configure{Entries: []Entry{{Name: "a", Count: 1, Autostart: true}}})
+	m.Step(1, Spawned{ID: ID{Entry: "a", Incarnation: 1}, PID: 10, At: 1})
+	m.ForgetTouched()
+	var touched Touched
+	if m.TakeTouched(&touched); !touched.Empty() {
+		t.Errorf("after it was forgotten: %+v", touched)
+	}
+	m.Step(2, Scale{Entry: "a", Count: 2})
+	m.Step(3, Exited{ID: ID{Entry: "a", Incarnation: 1}, At: 3, TreeEmpty: true})
+	m.ForgetTouched()
+	m.Step(4, Spawned{ID: ID{Entry: "a", Incarnation: 2}, PID: 11, At: 4})
+	m.TakeTouched(&touched)
+	if len(touched.Entries) != 0 || len(touched.Tallies) != 1 || len(touched.Slots) != 1 {
+		t.Errorf("after that: %+v", touched)
+	}
+}
