@@ -198,6 +198,31 @@ func TestKeepIsAdopted(t *testing.T) {
 	}
 }
 
+// TestStoppedIsKept: who is stopped when the daemon dies stays so, and is taken over. In a process
+// group of the daemon's own session it would get SIGHUP from the kernel, setpgid(2).
+func TestStoppedIsKept(t *testing.T) {
+	d := startDaemon(t, "entries: {a: {command: sleep 100000}}\n", options{})
+	e := d.running("a", 1).entry("a")
+	ids := d.identities(e)
+	stopped := func() error {
+		if st := procStat(t, e.Processes[0].PID)[0]; st != "T" {
+			return fmt.Errorf("its state is %s", st)
+		}
+		return nil
+	}
+	d.must("signal", "STOP", "a")
+	eventually(t, "the process is stopped", stopped)
+	for _, end := range []func(){d.die, func() { d.must("stop", "--keep"); d.gone() }} {
+		end()
+		s, _ := d.rise(options{})
+		d.same(ids, s.entry("a"))
+		if err := stopped(); err != nil {
+			t.Error(err)
+		}
+	}
+	d.stop()
+}
+
 // TestDamagedJournal: whatever the journal says, a process that lives gets no
 // second copy and no signal.
 func TestDamagedJournal(t *testing.T) {

@@ -29,16 +29,19 @@ func procLimit(t *testing.T, pid int, name string) string {
 	return ""
 }
 
-// procNice returns the nice value of a process.
-func procNice(t *testing.T, pid int) string {
+// procStat returns what proc_pid_stat(5) says of a process, from its state on.
+func procStat(t *testing.T, pid int) []string {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, rest, _ := strings.Cut(string(text), ") ")
-	return strings.Fields(rest)[16]
+	return strings.Fields(rest)
 }
+
+// procNice returns the nice value of a process.
+func procNice(t *testing.T, pid int) string { return procStat(t, pid)[16] }
 
 func procOOM(t *testing.T, pid int) string {
 	t.Helper()
