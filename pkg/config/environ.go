@@ -168,14 +168,12 @@ func (t *Template) Start(slot int, incarnation uint64) (Start, error) {
 		return Start{}, fmt.Errorf("expand command: names no program")
 	}
 	s.Program, s.Directory = t.place(s.Argv[0], t.directory.fill(&own))
-	s.Env = make([]string, len(t.env), len(t.env)+len(t.varying)+len(own))
+	s.Env = make([]string, len(t.env), len(t.env)+len(t.varying)+1)
 	copy(s.Env, t.env)
 	for _, b := range t.varying {
 		s.Env = append(s.Env, b.name+"="+b.fill(&own))
 	}
-	for _, kv := range own[:len(own)-1] {
-		s.Env = append(s.Env, kv.Name+"="+kv.Value)
-	}
+	s.Env = append(s.Env, own[0].Name+"="+own[0].Value)
 	s.Last = Incarnation(incarnation)
 	return s, nil
 }
@@ -243,8 +241,7 @@ func (e *Entry) harmless(daemon, text string) pattern {
 	})
 }
 
-// ownVariables are those that differ from start to start. The incarnation is the last,
-// see Next.
+// ownVariables are those that differ from start to start: that of the slot, and Start.Last.
 func ownVariables(slot int, incarnation uint64) [2]KV {
 	return [2]KV{
 		{slotVariable, strconv.Itoa(slot)},

@@ -75,28 +75,22 @@ func (d *directory) open(file string, uid int) (fd, owner int, err error) {
 	if err != nil {
 		return -1, 0, &fs.PathError{Op: "open", Path: d.name(file), Err: err}
 	}
-	st, err := ensureMode(fd)
+	var st unix.Stat_t
+	op, err := "stat", unix.Fstat(fd, &st)
+	if err == nil && st.Mode&0o7777 != fifoMode {
+		// The umask took bits from a new one; somebody may have given bits to an
+		// old one.
+		op, err = "chmod", unix.Fchmod(fd, fifoMode)
+	}
 	if err != nil {
 		unix.Close(fd)
-		return -1, 0, &fs.PathError{Op: "chmod", Path: d.name(file), Err: err}
+		return -1, 0, &fs.PathError{Op: op, Path: d.name(file), Err: err}
 	}
 	if !made && !d.holds(file, fd) {
 		unix.Close(fd)
 		return -1, 0, fmt.Errorf("%s: replaced while it was opened", d.name(file))
 	}
 	return fd, int(st.Uid), nil
-}
-
-// ensureMode gives a FIFO its mode: the umask may have taken bits from a new one, and
-// somebody may have given bits to an old one.
-func ensureMode(fd int) (st unix.Stat_t, err error) {
-	if err := unix.Fstat(fd, &st); err != nil {
-		return st, err
-	}
-	if st.Mode&0o7777 == fifoMode {
-		return st, nil
-	}
-	return st, unix.Fchmod(fd, fifoMode)
 }
 
 // check returns the status of file if it is a FIFO of our own making. Nobody

@@ -91,13 +91,12 @@ func (o *Output) AddFor(k Key, uid int) (id uint64, err error) {
 		if f, err = o.openFor(k, uid, 0, 0); err != nil {
 			return 0, err
 		}
-		if f.uid == uid {
-			return f.id, nil
-		}
 	}
-	o.dir.remove(k.file())
-	if f, err = o.openFor(k, uid, 0, 0); err != nil {
-		return 0, err
+	if f.uid != uid {
+		o.dir.remove(k.file())
+		if f, err = o.openFor(k, uid, 0, 0); err != nil {
+			return 0, err
+		}
 	}
 	return f.id, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -163,15 +164,7 @@ func (s *Supervisor) startSome() bool {
 		}
 		s.launch(c, spec)
 	}
-	clear(s.unstarted[:n])
-	switch {
-	case n < len(s.unstarted):
-		s.unstarted = s.unstarted[n:]
-	case cap(s.unstarted) <= startBatch:
-		s.unstarted = s.unstarted[:0] // what it holds is used again
-	default:
-		s.unstarted = nil
-	}
+	s.unstarted = slices.Delete(s.unstarted, 0, n)
 	if len(s.local) > 0 {
 		s.decideLocal()
 		s.act()

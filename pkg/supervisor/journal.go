@@ -71,7 +71,6 @@ func (s *Supervisor) writeDown() {
 		w.started = w.started[:0]
 		return // all of it is in the next compaction
 	case w.retryAt != 0 || s.Journal.Due():
-		s.machine.ForgetTouched()
 		s.compact()
 		return
 	}
@@ -208,6 +207,7 @@ func savedProcess(c *child) state.Process {
 func (s *Supervisor) compact() {
 	w := &s.scribe
 	s.forgetDeparted()
+	s.machine.ForgetTouched()
 	clear(w.started)
 	w.descendants = nil // the next record must not say less
 	w.started, w.own = w.started[:0], false
