@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"strconv"
@@ -190,7 +191,8 @@ func helpNproc() error {
 func TestNoFiles(t *testing.T) { runHelper(t, "files") }
 
 func helpFiles() error {
-	p, err := New(Options{})
+	// To make room takes the last descriptor for a moment.
+	p, err := newPool(Options{}, func(p *Pool) { p.room = math.MaxInt })
 	if err != nil {
 		return err
 	}
