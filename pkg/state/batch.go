@@ -114,6 +114,11 @@ func (b *Batch) Daemon(d *Daemon) error {
 	return nil
 }
 
+// Shutdown records that one was asked for, of a daemon that is recorded.
+func (b *Batch) Shutdown() {
+	b.record(recShutdown, func(buf []byte) []byte { return buf })
+}
+
 // Sources records the configuration that is applied, which is the last good one.
 func (b *Batch) Sources(d *Daemon) error {
 	text, err := json.Marshal(sources{d.Applied, d.Checked})

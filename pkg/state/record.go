@@ -38,6 +38,7 @@ const (
 	recOutput      = 11 // fields of an Output, without its FIFOs; not in a journal
 	recFIFO        = 12 // fields of a FIFO; not in a journal
 	recTotals      = 13 // fields: 1 the entry's name, 2 Totals; what is of descendants only with DescendantExits
+	recShutdown    = 14 // nothing: the machine is Stopping
 )
 
 // sources is what recSources holds.

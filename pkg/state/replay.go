@@ -205,6 +205,11 @@ func (p *replay) record(kind byte, payload []byte) bool {
 			return false
 		}
 		p.daemon = d
+	case recShutdown:
+		if p.daemon == nil {
+			return false
+		}
+		p.daemon.Machine.Stopping = true
 	case recSources:
 		var s sources
 		if json.Unmarshal(payload, &s) != nil {

@@ -134,6 +134,11 @@ func newHistory(t testing.TB, seed uint64, n int) *history {
 				m.marks.Version += rng.Uint64N(1000)
 				b.Marks(m.marks)
 			case 4:
+				if rng.IntN(4) == 0 {
+					m.daemon.Machine.Stopping = true
+					b.Shutdown()
+					continue
+				}
 				m.daemon.Reexecs++
 				m.daemon.Machine.Stopping = rng.IntN(2) == 0
 				if err := b.Daemon(&m.daemon); err != nil {
@@ -326,6 +331,15 @@ func TestJournalOfANewerVersion(t *testing.T) {
 	const want = "6 batches, of a newer format, 6 records of unknown kinds, 6 unreadable records"
 	if got := r.Report.String(); got != want {
 		t.Errorf("report %q, want %q", got, want)
+	}
+}
+
+// TestShutdownOfNobody: there is no daemon whose shutdown it is.
+func TestShutdownOfNobody(t *testing.T) {
+	var b Batch
+	b.Shutdown()
+	if r, err := parseJournal(journalBytes(t, testBoot, &b), testBoot); err != nil || r.Report.Bad != 1 {
+		t.Errorf("%v, %+v", err, r)
 	}
 }
 

@@ -232,14 +232,21 @@ func (s *Supervisor) send(a fsm.Send) {
 	}
 	state.Failpoint("signal")
 	defer state.Failpoint("signaled")
-	if err := send(t, a.Signal); err != nil && !errors.Is(err, syscall.ESRCH) {
-		s.signalFailed(a.ID, a.Signal, a.Scope, err)
+	signals := []int{a.Signal, cont}
+	if !a.Wake {
+		signals = signals[:1]
+	}
+	for _, signal := range signals {
+		if err := send(t, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
+			s.signalFailed(a.ID, signal, a.Scope, err)
+		}
 	}
 }
 
 // CONT, which hardly anybody needs, is sent when all have got what it is to wake them
 // up for. Where those are many, most end before that, and need none.
 const (
+	cont      = int(syscall.SIGCONT)
 	many      = 64
 	contAfter = 100 * time.Millisecond
 )
@@ -249,51 +256,46 @@ func (s *Supervisor) sendSignals() {
 	if len(s.sends) == 0 {
 		return
 	}
-	now, conts := s.sends[:0], []fsm.Send(nil)
+	s.sendNow(s.sends)
+	conts := s.sends[:0]
 	for _, a := range s.sends {
-		if a.Signal == int(syscall.SIGCONT) {
-			conts = append(conts, a)
-		} else {
-			now = append(now, a)
+		if a.Wake {
+			conts = append(conts, fsm.Send{ID: a.ID, Signal: cont})
 		}
 	}
 	if len(conts) >= many {
 		s.late, s.lateAt = append(s.late, conts...), s.Clock.Now()+contAfter
 	} else {
-		now = append(now, conts...)
+		s.sendNow(conts)
 	}
-	s.sends = now
-	s.sendNow()
+	s.sends = s.sends[:0]
 }
 
 // sendLate sends what sendSignals left, to those that have not ended.
 func (s *Supervisor) sendLate() {
-	for _, a := range s.late {
-		if c := s.children[s.tokens[a.ID]]; c != nil && !c.ended {
-			s.sends = append(s.sends, a)
-		}
-	}
+	s.sendNow(slices.DeleteFunc(s.late, func(a fsm.Send) bool {
+		c := s.children[s.tokens[a.ID]]
+		return c == nil || c.ended
+	}))
 	s.late = nil
-	s.sendNow()
 }
 
-// sendNow sends what is in sends.
-func (s *Supervisor) sendNow() {
-	if len(s.sends) == 0 {
+// sendNow sends signals to main processes.
+func (s *Supervisor) sendNow(sends []fsm.Send) {
+	if len(sends) == 0 {
 		return
 	}
-	list := make([]spawn.Signal, 0, len(s.sends))
-	for _, a := range s.sends {
+	list := make([]spawn.Signal, 0, len(sends))
+	for _, a := range sends {
 		list = append(list, spawn.Signal{Token: s.tokens[a.ID], Signal: a.Signal})
 	}
 	state.Failpoint("signal")
 	defer state.Failpoint("signaled")
 	for i, err := range s.Processes.Signal(list) {
-		if a := s.sends[i]; err != nil && !errors.Is(err, syscall.ESRCH) {
+		if a := sends[i]; err != nil && !errors.Is(err, syscall.ESRCH) {
 			s.signalFailed(a.ID, a.Signal, a.Scope, err)
 		}
 	}
-	s.sends = s.sends[:0]
 }
 
 func (s *Supervisor) signalFailed(id fsm.ID, signal int, to fsm.Scope, err error) {

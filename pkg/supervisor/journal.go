@@ -109,11 +109,8 @@ func (s *Supervisor) writeIntent() {
 		return
 	}
 	w.batch.Reset()
-	err := w.batch.Daemon(s.journaled(s.savedOwn(s.config)))
-	if err == nil {
-		err = s.Journal.Append(&w.batch)
-	}
-	s.written(err)
+	w.batch.Shutdown()
+	s.written(s.Journal.Append(&w.batch))
 }
 
 // writeTouched puts entries, slots and processes into a batch.

@@ -49,12 +49,15 @@ type readingEdge struct {
 	dir     string
 	starts  int
 	pending int  // starts that stood in the journal when they were asked for
-	ending  bool // a shutdown did when signals were sent
+	told    bool // signals were sent
+	ending  bool // a shutdown stood there when the first were
 }
 
 func (e *readingEdge) Signal(list []spawn.Signal) []error {
-	r, err := state.ReadJournal(e.dir)
-	e.ending = err == nil && r.Daemon.Machine.Stopping
+	if !e.told {
+		r, err := state.ReadJournal(e.dir)
+		e.told, e.ending = true, err == nil && r.Daemon.Machine.Stopping
+	}
 	return e.edge.Signal(list)
 }
 

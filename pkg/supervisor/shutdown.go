@@ -28,6 +28,7 @@ func (s *Supervisor) shutDown() {
 			debug.SetGCPercent(was)
 		}
 		s.writeIntent()
+		s.sends = slices.Grow(s.sends, len(s.children))
 		s.sendAll(s.actions)
 		s.actions = slices.DeleteFunc(s.actions, isSend)
 		s.gathering = true

@@ -26,6 +26,7 @@ type Send struct {
 	ID     ID
 	Signal int
 	Scope  Scope
+	Wake   bool // SIGCONT follows: what is stopped by job control would not see it
 }
 
 // Release says that what is left of a tree is nobody's concern any more.

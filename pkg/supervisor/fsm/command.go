@@ -1,5 +1,7 @@
 package fsm
 
+import "slices"
+
 // Commands: what people and the configuration ask for.
 
 func (m *Machine) configure(ev Configure) {
@@ -212,6 +214,7 @@ func (m *Machine) command(name string, n int) (*entry, []*slot, bool) {
 
 func (m *Machine) shutdown() {
 	m.stopping, m.noted.whole = true, true
+	m.actions = slices.Grow(m.actions, 2*m.busy) // all of these are told, and say so
 	for _, e := range m.order {
 		e.roll.active = false
 		m.noted.entry(e)

@@ -12,7 +12,11 @@ func describe(a Action) string {
 	case Spawn:
 		return fmt.Sprintf("spawn %v", a.ID)
 	case Send:
-		return fmt.Sprintf("send %s to the %v of %v", signalNames(a.Signal), a.Scope, a.ID)
+		then := ""
+		if a.Wake {
+			then = " and CONT"
+		}
+		return fmt.Sprintf("send %s%s to the %v of %v", signalNames(a.Signal), then, a.Scope, a.ID)
 	case Release:
 		return fmt.Sprintf("release %v", a.ID)
 	case Started:
@@ -78,7 +82,7 @@ func describeSlot(entry string, s SlotStatus) string {
 }
 
 func signalNames(n int) string {
-	if name, ok := map[int]string{1: "HUP", 9: "KILL", 15: "TERM", 18: "CONT"}[n]; ok {
+	if name, ok := map[int]string{1: "HUP", 9: "KILL", 15: "TERM"}[n]; ok {
 		return name
 	}
 	return strings.TrimSpace(fmt.Sprint("signal ", n))

@@ -33,8 +33,8 @@ var pairs = map[string]map[string]string{
 		others:     "ignored",
 	},
 	"exited, rest": {
-		"running":  "stopping +10s; ended exited 0, by process; TERM tree; CONT tree",
-		"stopping": "stopping +10s; ended exited 0, by command; TERM tree; CONT tree",
+		"running":  "stopping +10s; ended exited 0, by process; TERM and CONT tree",
+		"stopping": "stopping +10s; ended exited 0, by command; TERM and CONT tree",
 		others:     "ignored",
 	},
 	"tree empty": {
@@ -43,11 +43,11 @@ var pairs = map[string]map[string]string{
 	},
 	"handover": {
 		"running":  "running; 300 follows 100",
-		"stopping": "stopping +10s; ended exited 0, by command; TERM tree; CONT tree",
+		"stopping": "stopping +10s; ended exited 0, by command; TERM and CONT tree",
 		others:     "ignored",
 	},
 	"crash": {
-		"running":  "stopping +10s again; crash loop: 1 within 1m0s; TERM main; CONT main",
+		"running":  "stopping +10s again; crash loop: 1 within 1m0s; TERM and CONT main",
 		"stopping": "same",
 		"leftover": "same",
 		others:     "ignored",
@@ -64,14 +64,14 @@ var pairs = map[string]map[string]string{
 	"reload restart": {
 		"stopped":  "stopped",
 		"starting": "starting again",
-		"running":  "stopping +10s again; TERM main; CONT main",
+		"running":  "stopping +10s again; TERM and CONT main",
 		"stopping": "stopping +10s",
 		"leftover": "stopping +10s again",
 		others:     "starting; spawn#3",
 	},
 	"removed": {
 		"starting": "starting",
-		"running":  "stopping +10s; TERM main; CONT main",
+		"running":  "stopping +10s; TERM and CONT main",
 		"stopping": "stopping +10s",
 		"leftover": "stopping +10s",
 		others:     "no slot; gone",
@@ -92,7 +92,7 @@ var pairs = map[string]map[string]string{
 	},
 	"stop": {
 		"starting": "starting",
-		"running":  "stopping +10s; TERM main; CONT main",
+		"running":  "stopping +10s; TERM and CONT main",
 		"stopping": "stopping +10s",
 		"leftover": "stopping +10s",
 		others:     "stopped",
@@ -100,21 +100,21 @@ var pairs = map[string]map[string]string{
 	"stop slot": {
 		"stopped":  "same",
 		"starting": "starting",
-		"running":  "stopping +10s; TERM main; CONT main",
+		"running":  "stopping +10s; TERM and CONT main",
 		"stopping": "same",
 		"leftover": "stopping +10s",
 		others:     "stopped",
 	},
 	"restart": {
 		"starting": "starting again",
-		"running":  "stopping +10s again; TERM main; CONT main",
+		"running":  "stopping +10s again; TERM and CONT main",
 		"stopping": "stopping +10s again",
 		"leftover": "stopping +10s again",
 		others:     "starting; spawn#3",
 	},
 	"restart slot": {
 		"starting": "starting again",
-		"running":  "stopping +10s again; TERM main; CONT main",
+		"running":  "stopping +10s again; TERM and CONT main",
 		"stopping": "stopping +10s again",
 		"leftover": "stopping +10s again",
 		others:     "starting; spawn#3",
@@ -124,7 +124,7 @@ var pairs = map[string]map[string]string{
 	},
 	"scale 0": {
 		"starting": "starting",
-		"running":  "stopping +10s; TERM main; CONT main",
+		"running":  "stopping +10s; TERM and CONT main",
 		"stopping": "stopping +10s",
 		"leftover": "stopping +10s",
 		others:     "no slot; gone",
@@ -136,7 +136,7 @@ var pairs = map[string]map[string]string{
 	},
 	"shutdown": {
 		"starting": "starting",
-		"running":  "stopping +10s; TERM main; CONT main",
+		"running":  "stopping +10s; TERM and CONT main",
 		"stopping": "stopping +10s",
 		"leftover": "stopping +10s",
 		others:     "stopped; done",

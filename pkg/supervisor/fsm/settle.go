@@ -4,7 +4,6 @@ import "time"
 
 const (
 	sigKill = 9
-	sigCont = 18
 	// killRetry is the wait between one SIGKILL to a tree and the next, for
 	// those of its processes that were forked meanwhile.
 	killRetry = time.Second
@@ -131,11 +130,7 @@ func (m *Machine) terminate(s *slot) {
 
 // ask sends the stop signal.
 func (m *Machine) ask(s *slot, scope Scope) {
-	m.act(Send{ID: s.id(), Signal: s.e.StopSignal, Scope: scope})
-	if s.e.StopSignal != sigKill {
-		// What is stopped by job control would not see it.
-		m.act(Send{ID: s.id(), Signal: sigCont, Scope: scope})
-	}
+	m.act(Send{ID: s.id(), Signal: s.e.StopSignal, Scope: scope, Wake: s.e.StopSignal != sigKill})
 }
 
 // kill sends SIGKILL to all that is left, and will again.

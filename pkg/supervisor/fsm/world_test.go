@@ -226,6 +226,9 @@ func (w *world) send(ev Event, a Send) {
 		return
 	}
 	spec := w.model.entries[a.ID.Entry].spec
+	if wake := a.Signal != sigKill; a.Wake != wake {
+		w.fatalf("signal %d to %v, CONT after it: %v, want %v", a.Signal, a.ID, a.Wake, wake)
+	}
 	switch {
 	case w.model.killing:
 		if a.Signal != sigKill {
@@ -251,7 +254,7 @@ func (w *world) send(ev Event, a Send) {
 			w.fatalf("%v gets SIGKILL at %v, before %v", a.ID, w.now, p.deadline)
 		}
 		p.deadline = w.now + killRetry
-	case a.Signal != sigCont:
+	default:
 		w.fatalf("%v gets signal %d, having had its stop signal", a.ID, a.Signal)
 	}
 	if a.Signal == sigKill {
