@@ -173,7 +173,7 @@ func TestNotOpenedAhead(t *testing.T) {
 		"score":          func(a *aheadSlot) { a.spec.Attributes = &Attributes{OOMScoreAdj: &score} },
 		"unknown":        func(a *aheadSlot) { a.spec.Stdout.ID, a.spec.Stderr.ID = 0, 0 },
 		"apart":          func(a *aheadSlot) { a.spec.Stderr = Stdio{} },
-		"not kept open":  func(a *aheadSlot) { a.held.Add(maxHeld) },
+		"not kept open":  func(a *aheadSlot) { a.held.Add(a.mostHeld) },
 		"limited memory": nil,
 	} {
 		t.Run(name, func(t *testing.T) {

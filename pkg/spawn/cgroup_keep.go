@@ -25,6 +25,10 @@ func noFiles() slotFiles { return slotFiles{dir: -1, events: -1, out: -1} }
 // a daemon of thousands may have none to spare.
 const maxHeld = 1024
 
+// mayBeHeld is how many where so many descriptors may be open. Most are for what there
+// is no doing without: two for each process.
+func mayBeHeld(descriptors uint64) int32 { return int32(min(maxHeld, descriptors/8)) }
+
 // keptCgroup is one in which nothing lives, at the instant at on the Pool's
 // clock.
 type keptCgroup struct {

@@ -84,7 +84,7 @@ func (s *spawner) open(name string) (made bool, err error) {
 	}
 	// A limit of memory may be anybody's.
 	s.cgroup = slotFiles{dir: dir, events: -1, out: -1, limited: unix.Faccessat(dir, "memory.max", unix.F_OK, 0) == nil}
-	if s.p.held.Load() < maxHeld {
+	if s.p.held.Load() < s.p.mostHeld {
 		// Where it fails, for want of descriptors say, it is opened when it is needed.
 		if fd, err := openRaw(dir, "cgroup.events", unix.O_RDONLY|unix.O_CLOEXEC); err == nil {
 			s.cgroup.events = fd

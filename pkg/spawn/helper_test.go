@@ -94,6 +94,9 @@ func helpLimit() error {
 		if err != nil {
 			return err
 		}
+		if want := mayBeHeld(maxDescriptors()); p.mostHeld != want {
+			return fmt.Errorf("%d cgroups are kept open, not %d", p.mostHeld, want)
+		}
 		p.Start(1, &Spec{Path: "sleep", Args: []string{"sleep", "1000"}})
 		ev, err := helpEvents(p, 1)
 		if err != nil {

@@ -26,13 +26,7 @@ type Low struct {
 // later has a higher number. A process that starts children calls it before it opens
 // anything, and gives what it returns to its Pool. Where few descriptors are allowed, or
 // none can be had, it takes none and returns nil.
-func TakeLow() *Low {
-	var limit unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
-		return nil
-	}
-	return takeLow(limit.Cur)
-}
+func TakeLow() *Low { return takeLow(maxDescriptors()) }
 
 func takeLow(limit uint64) *Low {
 	if limit < fewDescriptors {

@@ -93,3 +93,12 @@ func TestFewDescriptors(t *testing.T) {
 		t.Errorf("%d descriptors open, %d before", n, before)
 	}
 }
+
+// TestFewAreHeld: where few descriptors are allowed, processes have most of them.
+func TestFewAreHeld(t *testing.T) {
+	for limit, want := range map[uint64]int32{256: 32, 4096: 512, 8192: 1024, 1 << 20: 1024, math.MaxUint64: 1024} {
+		if got := mayBeHeld(limit); got != want {
+			t.Errorf("of %d: %d, want %d", limit, got, want)
+		}
+	}
+}

@@ -87,6 +87,7 @@ type Pool struct {
 	mains     map[int]*child        // the same by pid
 	watches   map[uint64]*child     // whose an entry of the epoll set is
 	held      atomic.Int32          // cgroups that are kept open, by whoever has them
+	mostHeld  int32                 // of these
 	kept      map[string]keptCgroup // cgroups that were seen to be empty when their child ended
 	vacated   map[string]bool       // FIFOs of children without a cgroup that ended, and no other has been started with one since
 	lastID    uint64
@@ -203,6 +204,7 @@ func newPool(o Options, hook func(*Pool)) (_ *Pool, err error) {
 		return nil, fmt.Errorf("watch eventfd: %w", err)
 	}
 	p.reserve.take()
+	p.mostHeld = mayBeHeld(maxDescriptors())
 	p.exact = haveGroupSignal()
 	p.ignored = ignoredSignals()
 	if ownOOMScoreAdj() < 0 {

@@ -27,13 +27,18 @@ func (p *Pool) expect(children int) {
 	p.done.Go(func() { p.makeRoom(room) })
 }
 
+// maxDescriptors is how many we may have open, our RLIMIT_NOFILE. That can be asked for
+// always, getrlimit(2).
+func maxDescriptors() uint64 {
+	var limit unix.Rlimit
+	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
+	return limit.Cur
+}
+
 // makeRoom has the table of descriptors be one of n or, if there may be fewer, of
 // as many as there may be. What cannot be is no error: the table grows without it.
 func (p *Pool) makeRoom(n int) {
-	var limit unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
-		n = int(min(uint64(n), limit.Cur))
-	}
+	n = int(min(uint64(n), maxDescriptors()))
 	// A number in that range, for a moment, is what makes the table grow.
 	if last, err := unix.FcntlInt(uintptr(p.wakefd), unix.F_DUPFD_CLOEXEC, n-1); err == nil {
 		unix.Close(last)

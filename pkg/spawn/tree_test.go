@@ -603,7 +603,7 @@ func TestKeptCgroup(t *testing.T) {
 	if kept() {
 		t.Error("a cgroup that is to be removed is kept open")
 	}
-	p.held.Store(maxHeld)
+	p.held.Store(p.mostHeld)
 	defer p.held.Store(0)
 	startIn(t, p, 100, Place{Cgroup: g.Path("test:1")}, "echo; exec sleep 1000")
 	p.take(t, 1)
