@@ -32,6 +32,26 @@ func TestMemoryIsGivenBack(t *testing.T) {
 	d.stop()
 }
 
+// TestStartIsNotCollected: what a start leaves behind is collected when it is over, and
+// not in its midst.
+func TestStartIsNotCollected(t *testing.T) {
+	d := startDaemon(t, "entries:\n  a: {command: 'false', delay: 10m}\n", options{env: []string{"GOGC=90"}})
+	percent := func() float64 { return d.metrics()["go_gc_gogc_percent"] }
+	if got := percent(); got != 400 {
+		t.Errorf("GOGC is %v while an entry is about to start", got)
+	}
+	d.must("stop", "a")
+	s := d.state()
+	for deadline := time.Now().Add(patience); percent() != 90; {
+		if time.Now().After(deadline) {
+			t.Fatalf("at rest GOGC is %v, not what it was set to\n%s", percent(), d)
+		}
+		// Nothing is to happen: the time to the next look.
+		d.get("/v1/state?timeout=200ms&after=" + strconv.FormatUint(s.Version+1_000_000, 10))
+	}
+	d.stop()
+}
+
 // program returns how much of the program's file the daemon has mapped for reading, and how
 // large that is, in KiB.
 func (d *daemon) program() (resident, size int) {
