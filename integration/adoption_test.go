@@ -289,15 +289,7 @@ func (d *daemon) checkChurn(bell *bell, slots int, steady map[int]string) {
 		d.t.Errorf("steady: %d starts, %d exits", e.Starts, e.Exits)
 	}
 	checkCounters(d.t, s)
-	exits, m := 0.0, d.metrics()
-	for name, n := range m {
-		if strings.HasPrefix(name, "sentryd_process_exits_total{") && strings.Contains(name, `entry="churn"`) {
-			exits += n
-		}
-	}
-	if n := m[`sentryd_process_uptime_seconds_count{entry="churn"}`]; n != exits || exits == 0 {
-		d.t.Errorf("%g exits, and the uptimes of %g", exits, n)
-	}
+	d.churned()
 	incarnations := map[int]uint64{}
 	for _, p := range s.entry("churn").Processes {
 		incarnations[p.Slot] = p.Incarnation
@@ -310,11 +302,29 @@ func (d *daemon) checkChurn(bell *bell, slots int, steady map[int]string) {
 		}
 		return len(s.entry("churn").Processes) == slots
 	})
+	if d.churned() == 0 {
+		d.t.Error("no exit is counted")
+	}
 	select {
 	case line := <-bell.lines:
 		d.t.Errorf("a child wrote %q", line)
 	default:
 	}
+}
+
+// churned is how often churn has ended, and as many uptimes are known.
+func (d *daemon) churned() (exits float64) {
+	d.t.Helper()
+	m := d.metrics()
+	for name, n := range m {
+		if strings.HasPrefix(name, "sentryd_process_exits_total{") && strings.Contains(name, `entry="churn"`) {
+			exits += n
+		}
+	}
+	if n := m[`sentryd_process_uptime_seconds_count{entry="churn"}`]; n != exits {
+		d.t.Errorf("%g exits, and the uptimes of %g", exits, n)
+	}
+	return exits
 }
 
 func TestKilledAtRandomMoments(t *testing.T) {
@@ -403,35 +413,41 @@ func TestKilledAtNamedSteps(t *testing.T) {
 	}
 }
 
-// TestKilledWhileEnding: a daemon that dies when it had begun to end, and had told
-// its processes, or not yet, is followed by one that knows why they ended.
+// TestKilledWhileEnding: a daemon that dies when it, or an entry, had begun to end, and had told
+// its processes, or not yet, is followed by one that tells who was not told, and knows why all ended.
 func TestKilledWhileEnding(t *testing.T) {
 	bin := built(t, "sentryd-failpoint", "../cmd/sentryd", "-tags", "failpoint")
 	for _, step := range []string{"signal", "signaled"} {
-		t.Run(step, func(t *testing.T) {
-			const n = 70 // more than are told one by one
-			d := startDaemon(t, fmt.Sprintf("entries: {a: {command: sleep 100000, count: %d, stop: {timeout: 1s}}}\n", n), options{bin: bin})
-			d.running("a", n)
-			d.dieAt(step)
-			d.running("a", n)
-			d.signal(unix.SIGTERM)
-			d.gone()
-			d.rise(options{})
-			s := d.await("all are started anew", func(s *state) bool {
+		for by, end := range map[string]func(*daemon){
+			"shutdown": func(d *daemon) { d.signal(unix.SIGTERM) },
+			"command":  func(d *daemon) { d.ctl("restart", "--no-wait", "--all-at-once", "a") },
+		} {
+			t.Run(step+"/"+by, func(t *testing.T) {
+				const n = 70 // more than are told one by one
+				d := startDaemon(t, fmt.Sprintf("entries: {a: {command: sleep 100000, count: %d, stop: {timeout: 2s}}}\n", n), options{bin: bin})
+				d.running("a", n)
+				d.dieAt(step)
+				d.running("a", n)
+				end(d)
+				d.gone()
+				d.rise(options{})
+				s := d.await("all are started anew", func(s *state) bool {
+					for _, p := range s.entry("a").Processes {
+						if p.State != "running" || p.Incarnation != 2 {
+							return false
+						}
+					}
+					return true
+				})
 				for _, p := range s.entry("a").Processes {
-					if p.State != "running" || p.Incarnation != 2 {
-						return false
+					// Who was told and ended before there was a daemon is known by name at the most.
+					if x := p.LastExit; x == nil || x.Initiator != by || step == "signal" && x.Signal != "SIGTERM" {
+						t.Errorf("slot %d: ended as %+v", p.Slot, x)
 					}
 				}
-				return true
+				d.stop()
 			})
-			for _, p := range s.entry("a").Processes {
-				if x := p.LastExit; x == nil || x.Initiator != "shutdown" || step == "signal" && x.Signal != "SIGTERM" {
-					t.Errorf("slot %d: ended as %+v", p.Slot, x)
-				}
-			}
-			d.stop()
-		})
+		}
 	}
 }
 

@@ -17,8 +17,9 @@ import (
 // The text of the head is JSON of a JournalHead. The first batch of a file is
 // the whole state of that moment; later ones hold what changed. A record holds
 // all of what it is about, not a difference, so the last one wins and to apply
-// it twice does no harm. The totals of an entry alone need not be complete: an exit
-// that a slot tells of, and whose number is above theirs, is to be added.
+// it twice does no harm. Two are less: the totals of an entry need not be complete, as an exit
+// that a slot tells of, and whose number is above theirs, is to be added; and that there is a
+// shutdown changes no more than that of what was recorded of the daemon.
 const (
 	journalMagic   = "sentryj\n"
 	journalHeadLen = len(journalMagic) + 4 + 4 + 4
@@ -28,8 +29,8 @@ const (
 // JournalFormat is the number of the journal's format that this package writes.
 // It rises when something is added that an older reader should not do without, and
 // then says that it does; what such a reader knows keeps its meaning. 2: exits that
-// no totals count.
-const JournalFormat = 2
+// no totals count. 3: a shutdown that is recorded by itself.
+const JournalFormat = 3
 
 // Batch gathers the records of one [Journal.Append] or [Journal.Compact]. The
 // zero value is an empty batch; one that was used can be used again after

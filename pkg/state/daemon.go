@@ -243,6 +243,8 @@ type Slot struct {
 	// Cgroup is the name in Daemon.Cgroups, or the path, of the cgroup that its
 	// processes are in.
 	Cgroup string `json:"cgroup,omitempty"`
+	// Told: its process was told to end.
+	Told bool `json:"told,omitempty"`
 	// Survivor: its process was started by a daemon that died since.
 	Survivor bool `json:"survivor,omitempty"`
 	// Crashes are those of descendants that still count.

@@ -185,6 +185,7 @@ func appendSlot(b []byte, entry string, s *Slot) []byte {
 	b = appendText(b, 26, s.Cgroup)
 	b = appendBool(b, 27, s.Survivor)
 	b = appendInts(b, 28, s.Crashes)
+	b = appendBool(b, 29, s.Told)
 	if s.Last != nil {
 		b = appendNested(b, 25, func(b []byte) []byte { return appendExit(b, s.Last) })
 	}
@@ -251,6 +252,8 @@ func (s *Slot) read(f fields) (entry string, ok bool) {
 			f.bool(&s.Survivor)
 		case 28:
 			f.ints64(&s.Crashes)
+		case 29:
+			f.bool(&s.Told)
 		}
 	}
 	return entry, !f.bad && entry != "" && s.Slot >= 0

@@ -366,6 +366,7 @@ func goldenHistory(t *testing.T) []*Batch {
 	last.Process(&Process{Entry: "all", Slot: 2, Incarnation: s.Incarnation, PID: 4711, Inode: 1 << 40, Handle: []byte{0, 0, 0, 0xf1, 9}, Start: 77, Cgroup: "/sentryd/all/2"})
 	last.Entry(&Entry{Name: "later", Count: 1, Totals: Totals{Starts: 3, Exits: 2}})
 	last.Slot("later", &Slot{Incarnation: 4, State: "starting", Pending: true, Last: &Exit{At: 5, Incarnation: 3, Reason: "exited", Code: 7, Nth: 3}})
+	last.Shutdown()
 	return append(h.batches, last)
 }
 

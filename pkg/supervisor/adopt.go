@@ -19,9 +19,8 @@ type adoption struct {
 	*Remains
 	snap   fsm.Snapshot
 	live   map[fsm.ID]*remnant
-	events []fsm.Event  // what the dead daemon did not live to see
-	trees  []fsm.ID     // of those whose main process ended meanwhile: something is left
-	untold []fsm.Action // signals that the dead daemon may not have sent
+	events []fsm.Event // what the dead daemon did not live to see
+	trees  []fsm.ID    // of those whose main process ended meanwhile: something is left
 	lost   int
 }
 
@@ -73,7 +72,7 @@ func Adopt(o Options, in Search, r *Remains, broken error) (*Supervisor, error) 
 	s.takeSurvivors(a)
 	s.prepare(o.Config)
 	s.retainSockets()
-	s.actions = append(s.actions, a.untold...)
+	s.decide(fsm.Retell{})
 	for _, ev := range a.events {
 		s.decide(ev)
 	}

@@ -54,14 +54,24 @@ type Output interface {
 	Resume()
 }
 
-// sendAll sends the signals among what the machine decided.
-func (s *Supervisor) sendAll(actions []fsm.Action) {
+// sendAll sends the signals among what the machine decided, and reports whether the
+// machine has been told of any.
+func (s *Supervisor) sendAll(actions []fsm.Action) (told bool) {
 	for _, a := range actions {
 		if a, ok := a.(fsm.Send); ok {
 			s.send(a)
+			told = told || a.Wake
 		}
 	}
 	s.sendSignals()
+	if told {
+		for _, a := range actions {
+			if a, ok := a.(fsm.Send); ok && a.Wake {
+				s.decide(fsm.Told{ID: a.ID})
+			}
+		}
+	}
+	return told
 }
 
 // carryOut does what the machine decided, but for the signals, which went first. What
@@ -264,7 +274,10 @@ func (s *Supervisor) sendSignals() {
 		}
 	}
 	if len(conts) >= many {
-		s.late, s.lateAt = append(s.late, conts...), s.Clock.Now()+contAfter
+		if len(s.late) == 0 {
+			s.lateAt = s.Clock.Now() + contAfter
+		}
+		s.late = append(s.late, conts...)
 	} else {
 		s.sendNow(conts)
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/sentryd/sentryd/pkg/sockets"
 	"github.com/sentryd/sentryd/pkg/spawn"
 	"github.com/sentryd/sentryd/pkg/state"
+	"github.com/sentryd/sentryd/pkg/supervisor/fsm"
 	"github.com/sentryd/sentryd/pkg/view"
 )
 
@@ -73,7 +74,8 @@ type process struct {
 	pid   int
 	spec  *spawn.Spec
 	got   []int
-	ended bool // its group lives on
+	to    []fsm.Scope // that were signaled, as often as got
+	ended bool        // its group lives on
 
 	threads int // not 0: it is a survivor
 }
@@ -158,19 +160,19 @@ func (e *edge) exit(p *process, st spawn.Status) {
 
 func (e *edge) Signal(list []spawn.Signal) (errs []error) {
 	for _, s := range list {
-		errs = append(errs, e.signal(s.Token, s.Signal))
+		errs = append(errs, e.signal(s.Token, s.Signal, fsm.ScopeMain))
 	}
 	return errs
 }
 
-func (e *edge) signal(t spawn.Token, sig int) error {
+func (e *edge) signal(t spawn.Token, sig int, to fsm.Scope) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	p := e.procs[t]
 	if p == nil {
 		return syscall.ESRCH
 	}
-	p.got = append(p.got, sig)
+	p.got, p.to = append(p.got, sig), append(p.to, to)
 	if p.ended {
 		return nil
 	}
@@ -180,8 +182,8 @@ func (e *edge) signal(t spawn.Token, sig int) error {
 	return nil
 }
 
-func (e *edge) SignalGroup(t spawn.Token, sig int) error     { return e.signal(t, sig) }
-func (e *edge) SignalTree(t spawn.Token, sig int) error      { return e.signal(t, sig) }
+func (e *edge) SignalGroup(t spawn.Token, sig int) error     { return e.signal(t, sig, fsm.ScopeGroup) }
+func (e *edge) SignalTree(t spawn.Token, sig int) error      { return e.signal(t, sig, fsm.ScopeTree) }
 func (e *edge) Release(spawn.Token)                          { e.released++ }
 func (e *edge) SetLimits(spawn.Token, []spawn.Setting) error { return nil }
 func (e *edge) RemoveCgroup(string)                          {}

@@ -71,8 +71,9 @@ func (s *Supervisor) writeDown() {
 		w.started = w.started[:0]
 		return // all of it is in the next compaction
 	case w.retryAt != 0 || s.Journal.Due():
-		s.compact()
-		return
+		if s.compact() {
+			return
+		}
 	}
 	s.machine.TakeTouched(&w.touched)
 	w.own = w.own || w.touched.Whole
@@ -200,15 +201,11 @@ func savedProcess(c *child) state.Process {
 	return p
 }
 
-// compact begins a new journal with the whole state.
-func (s *Supervisor) compact() {
+// compact begins a new journal with the whole state. It reports false if it could not and
+// the old one is written on.
+func (s *Supervisor) compact() bool {
 	w := &s.scribe
 	s.forgetDeparted()
-	s.machine.ForgetTouched()
-	clear(w.started)
-	w.descendants = nil // the next record must not say less
-	w.started, w.own = w.started[:0], false
-	w.touched = fsm.Touched{} // that of a storm is large, those of most turns are not
 	var processes []state.Process
 	for _, c := range s.children {
 		if c.pid > 0 {
@@ -221,7 +218,18 @@ func (s *Supervisor) compact() {
 		state.Failpoint("compact")
 		err = s.Journal.Compact(&all)
 	}
+	if err != nil && !s.Journal.Stale() {
+		s.counts.failure("journal")
+		s.Log.Warn("the journal could not be made anew; the old one is written on", "error", err)
+		return false
+	}
+	s.machine.ForgetTouched() // it is there, or will be in the next that can be made
+	clear(w.started)
+	w.descendants = nil // the next record must not say less
+	w.started, w.own = w.started[:0], false
+	w.touched = fsm.Touched{} // that of a storm is large, those of most turns are not
 	s.written(err)
+	return true
 }
 
 // written notes what came of an attempt to write.
@@ -292,7 +300,9 @@ func (s *Supervisor) closeJournal() {
 		return
 	}
 	s.scribe.settled = true
-	s.compact()
+	if !s.compact() {
+		s.settleJournal(true)
+	}
 	s.Journal.Close()
 	s.Journal = nil
 }

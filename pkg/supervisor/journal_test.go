@@ -16,11 +16,12 @@ import (
 	"github.com/sentryd/sentryd/pkg/state"
 )
 
-// tornJournal is a journal that cannot be written while torn.
+// tornJournal is a journal that cannot be written while torn. While it is large a
+// compaction is due, and fails.
 type tornJournal struct {
 	*state.Journal
-	torn  atomic.Bool
-	tries atomic.Int64
+	torn, large atomic.Bool
+	tries       atomic.Int64
 }
 
 var errTorn = errors.New("no space left on device")
@@ -34,29 +35,32 @@ func (j *tornJournal) Append(b *state.Batch) error {
 
 func (j *tornJournal) Compact(b *state.Batch) error {
 	j.tries.Add(1)
-	if j.torn.Load() {
+	if j.torn.Load() || j.large.Load() {
 		return errTorn
 	}
 	return j.Journal.Compact(b)
 }
 
 func (j *tornJournal) Stale() bool { return j.torn.Load() || j.Journal.Stale() }
-func (j *tornJournal) Due() bool   { return j.torn.Load() || j.Journal.Due() }
+func (j *tornJournal) Due() bool   { return j.torn.Load() || j.large.Load() || j.Journal.Due() }
 
 // readingEdge looks into the journal at each start and signal.
 type readingEdge struct {
 	*edge
 	dir     string
 	starts  int
-	pending int  // starts that stood in the journal when they were asked for
-	told    bool // signals were sent
-	ending  bool // a shutdown stood there when the first were
+	pending int           // starts that stood in the journal when they were asked for
+	saved   *state.Daemon // what stood there when the first signals were sent
 }
 
 func (e *readingEdge) Signal(list []spawn.Signal) []error {
-	if !e.told {
+	if e.saved == nil {
 		r, err := state.ReadJournal(e.dir)
-		e.told, e.ending = true, err == nil && r.Daemon.Machine.Stopping
+		if err != nil {
+			e.t.Error(err)
+		} else {
+			e.saved = r.Daemon
+		}
 	}
 	return e.edge.Signal(list)
 }
@@ -170,21 +174,70 @@ func TestAnExitThatNoTotalsCount(t *testing.T) {
 	})
 }
 
-// TestAShutdownIsWrittenDownFirst: before anybody is told to end.
-func TestAShutdownIsWrittenDownFirst(t *testing.T) {
-	journaled(t, "entries: {a: {command: /bin/a, count: 3}}", func(b *bed, _ *tornJournal, e *readingEdge) {
-		e.stubborn = true
-		if _, err := b.s.Shutdown(b.t.Context(), false); err != nil {
+// TestAStopIsWrittenDownFirst: before anybody is told to end, and then that they were.
+func TestAStopIsWrittenDownFirst(t *testing.T) {
+	for _, c := range []struct {
+		what  string
+		stop  func(*bed) (uint64, error)
+		large bool
+	}{
+		{"a stop", func(b *bed) (uint64, error) { return b.s.Stop(b.t.Context(), "a", -1) }, false},
+		{"a stop, and no compaction", func(b *bed) (uint64, error) { return b.s.Stop(b.t.Context(), "a", -1) }, true},
+		{"a shutdown", func(b *bed) (uint64, error) { return b.s.Shutdown(b.t.Context(), false) }, false},
+		{"a shutdown, and no compaction", func(b *bed) (uint64, error) { return b.s.Shutdown(b.t.Context(), false) }, true},
+	} {
+		journaled(t, "entries: {a: {command: /bin/a, count: 3}}", func(b *bed, j *tornJournal, e *readingEdge) {
+			e.stubborn = true
+			j.large.Store(c.large)
+			if _, err := c.stop(b); err != nil {
+				b.t.Fatal(err)
+			}
+			if d := e.saved; d == nil || !d.Machine.Stopping && !d.Machine.Entries[0].Held {
+				b.t.Errorf("%s: when the signals were sent the journal said nothing of it", c.what)
+			}
+			for _, slot := range e.saved.Machine.Entries[0].Slots {
+				if slot.Told {
+					b.t.Errorf("%s: told before it was: %+v", c.what, slot)
+				}
+			}
+			for _, slot := range journaledSlots(b.t, e.dir) {
+				if slot.State != "stopping" || !slot.Told {
+					b.t.Errorf("%s: after it had begun: %+v", c.what, slot)
+				}
+			}
+			if c.large && j.tries.Load() < 2 { // the first was at the start
+				b.t.Errorf("%s: no compaction was tried", c.what)
+			}
+			e.stubborn = false
+			b.s.Kill(b.t.Context())
+		})
+	}
+}
+
+// TestAJournalThatCannotBeMadeAnew: is written on, and nothing is missing.
+func TestAJournalThatCannotBeMadeAnew(t *testing.T) {
+	journaled(t, "entries: {a: {command: /bin/a, delay: 0}}", func(b *bed, j *tornJournal, e *readingEdge) {
+		j.large.Store(true)
+		b.end(b.byPath("/bin/a")[0], 3)
+		b.pass(time.Second)
+		if _, err := b.s.Scale(b.t.Context(), "a", 3); err != nil {
 			b.t.Fatal(err)
 		}
-		if !e.ending {
-			b.t.Error("when the signals were sent the journal said nothing of a shutdown")
+		b.pass(time.Second)
+		r, err := state.ReadJournal(e.dir)
+		if err != nil {
+			b.t.Fatal(err)
 		}
-		for _, slot := range journaledSlots(b.t, e.dir) {
-			if slot.State != "stopping" {
-				b.t.Errorf("after the shutdown had begun: %+v", slot)
-			}
+		if x := r.Daemon.Machine.Entries[0]; x.Count != 3 || len(x.Slots) != 3 || x.Totals.Exits != 1 || x.Totals.Starts != 4 || len(r.Processes) != 3 {
+			b.t.Errorf("%+v, %d processes", x, len(r.Processes))
 		}
+		if r.Marks.Version < b.s.State().Version {
+			b.t.Errorf("marks %+v at version %d", r.Marks, b.s.State().Version)
+		}
+		if missing := b.s.State().Daemon.Missing; len(missing) > 0 {
+			b.t.Errorf("it is said that %q", missing)
+		}
+		j.large.Store(false)
 	})
 }
 

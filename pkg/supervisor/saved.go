@@ -69,7 +69,7 @@ func saveSlot(s *fsm.SlotSnapshot) state.Slot {
 	out := state.Slot{
 		Slot: s.Slot, Incarnation: s.Incarnation, State: s.State.String(), Held: s.Held,
 		Pending: s.Pending, Live: s.Live, Tree: s.Tree, PID: s.PID,
-		Restart: s.Restart, RestartBy: unless(fsm.ByProcess, s.RestartBy), StopBy: unless(fsm.ByProcess, s.StopBy), Outcome: unless(fsm.Stopped, s.Outcome), Kills: s.Kills,
+		Restart: s.Restart, RestartBy: unless(fsm.ByProcess, s.RestartBy), StopBy: unless(fsm.ByProcess, s.StopBy), Outcome: unless(fsm.Stopped, s.Outcome), Kills: s.Kills, Told: s.Told,
 		StartedAt: int64(s.StartedAt), StartedWall: s.StartedWall, ExitedAt: int64(s.ExitedAt),
 		StartFails: s.StartFails, Error: s.Error, Members: s.Members, Rolling: s.Rolling, Gen: s.Gen,
 	}
@@ -181,7 +181,7 @@ func (p *parser) slot(s *state.Slot) fsm.SlotSnapshot {
 		Slot: s.Slot, Incarnation: s.Incarnation, State: parse(p, "state", s.State, fsm.ParseState), Held: s.Held,
 		Pending: s.Pending, Live: s.Live, Tree: s.Tree, PID: s.PID,
 		Restart: s.Restart, RestartBy: p.initiator(s.RestartBy), StopBy: p.initiator(s.StopBy),
-		Outcome: p.outcome(s.Outcome), Kills: s.Kills,
+		Outcome: p.outcome(s.Outcome), Kills: s.Kills, Told: s.Told,
 		StartedAt: fsm.Instant(s.StartedAt), StartedWall: s.StartedWall, ExitedAt: fsm.Instant(s.ExitedAt),
 		StartFails: s.StartFails, Error: s.Error, Members: s.Members, Rolling: s.Rolling, Gen: s.Gen,
 	}

@@ -105,18 +105,14 @@ func (a *adoption) idOf(e *fsm.EntrySnapshot, s *fsm.SlotSnapshot) fsm.ID {
 
 // endAll makes of the slots what a shutdown makes of them. Its record is written
 // before their processes are told to end, and those of the slots only then: the
-// dead daemon may not have come to the one or the other, and to be told twice is
-// better than to be killed untold.
+// dead daemon may not have come to the one or the other, and to be told twice, by
+// fsm.Retell, is better than to be killed untold.
 func (a *adoption) endAll(now fsm.Instant) error {
 	m, err := fsm.Restore(a.snap)
 	if err != nil {
 		return err
 	}
-	for _, action := range m.Step(now, fsm.Shutdown{}) {
-		if isSend(action) {
-			a.untold = append(a.untold, action)
-		}
-	}
+	m.Step(now, fsm.Shutdown{})
 	a.snap = m.Snapshot()
 	return nil
 }

@@ -19,7 +19,8 @@ const gatherFor = 25 * time.Millisecond
 
 // shutDown begins a shutdown, or does nothing more when one has begun. All are told
 // to end before what becomes of each is written down: one record says that there
-// was a shutdown, and the rest follows from it, see adoption.endAll.
+// was a shutdown, and the rest follows from it, see adoption.endAll. Where more is due to be
+// written, that is done first.
 func (s *Supervisor) shutDown() {
 	begun := s.machine.Stopping()
 	s.decide(fsm.Shutdown{})

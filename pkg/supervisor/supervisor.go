@@ -276,9 +276,7 @@ func (s *Supervisor) Run() Outcome {
 		if at, ok := s.deadline(); ok && at <= s.Clock.Now() {
 			s.untold = true
 			s.releaseHolds()
-			if s.lateAt <= s.Clock.Now() {
-				s.sendLate()
-			}
+			s.sendLate() // also before its time: a SIGKILL may be due
 			s.step(fsm.Tick{})
 		}
 	}
@@ -393,9 +391,12 @@ func (s *Supervisor) act() (refusal *view.Error) {
 		s.writeDown()
 		now := s.actions
 		s.actions = s.spare[:0]
-		s.sendAll(now)
+		told := s.sendAll(now)
 		if r := s.carryOut(now); r != nil {
 			refusal = r
+		}
+		if told {
+			s.writeDown()
 		}
 		clear(now)
 		s.spare = now

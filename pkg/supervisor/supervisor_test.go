@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sentryd/sentryd/pkg/supervisor/fsm"
 	"github.com/sentryd/sentryd/pkg/view"
 )
 
@@ -146,23 +147,123 @@ func TestStubbornProcessesAreKilledAtTheTimeout(t *testing.T) {
 	})
 }
 
-// TestContOfMany: where many are to stop, CONT comes when those that end have ended.
+const (
+	term = int(syscall.SIGTERM)
+	kill = int(syscall.SIGKILL)
+)
+
+// wantSignals compares what processes got.
+func (b *bed) wantSignals(t *testing.T, when string, procs []*process, want ...int) {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, p := range procs {
+		if !slices.Equal(p.got, want) {
+			t.Fatalf("%s: process %d got %v, want %v", when, p.pid, p.got, want)
+		}
+	}
+}
+
+// TestContOfMany: where many are to stop, CONT comes when those that end have ended, once, and
+// before SIGKILL. Where they are few it comes at once.
 func TestContOfMany(t *testing.T) {
-	inBubble(t, "entries: {a: {command: /bin/a, count: 100, stop: {timeout: 5s}}}", func(t *testing.T, b *bed) {
+	inBubble(t, fmt.Sprintf(`entries:
+  a: {command: /bin/a, count: 100, stop: {timeout: 5s}}
+  b: {command: /bin/b, count: %d, stop: {timeout: 5s}}
+  c: {command: /bin/c, count: %d, stop: {timeout: 5s}}
+  d: {command: /bin/d, count: 100, stop: {timeout: 50ms}}
+`, many, many-1), func(t *testing.T, bed *bed) {
+		bed.stubborn = true
+		a, b, c, d := bed.byPath("/bin/a"), bed.byPath("/bin/b"), bed.byPath("/bin/c"), bed.byPath("/bin/d")
+		bed.s.Stop(t.Context(), "a", -1)
+		bed.pass(contAfter / 2)
+		for _, entry := range []string{"b", "c"} {
+			bed.s.Stop(t.Context(), entry, -1)
+		}
+		bed.wantSignals(t, "at once", a, term)
+		bed.wantSignals(t, "at once", b, term)
+		bed.wantSignals(t, "at once, and few", c, term, cont)
+		bed.pass(contAfter / 2)
+		bed.wantSignals(t, "a moment later", a, term, cont)
+		bed.wantSignals(t, "with the others", b, term, cont)
+		bed.s.Stop(t.Context(), "d", -1)
+		bed.pass(time.Second)
+		bed.wantSignals(t, "once", a, term, cont)
+		bed.wantSignals(t, "once", b, term, cont)
+		bed.wantSignals(t, "once", c, term, cont)
+		for _, p := range d {
+			if !slices.Equal(p.got, []int{term, cont, kill}) {
+				t.Fatalf("with a short timeout: %v", p.got)
+			}
+		}
+	})
+}
+
+// TestContOfManyWhoAreKept: a daemon that goes leaves nobody who is to end without CONT.
+func TestContOfManyWhoAreKept(t *testing.T) {
+	inBubble(t, fmt.Sprintf("entries: {a: {command: /bin/a, count: %d, stop: {timeout: 5s}}}", many), func(t *testing.T, b *bed) {
 		b.stubborn = true
 		procs := b.byPath("/bin/a")
 		b.s.Stop(t.Context(), "a", -1)
-		term, cont := int(syscall.SIGTERM), int(syscall.SIGCONT)
-		for _, want := range [][]int{{term}, {term, cont}} {
+		b.s.Shutdown(t.Context(), true)
+		<-b.done
+		b.wantSignals(t, "when the daemon had gone", procs, term, cont)
+		clear(b.procs)
+		b.done <- Finished
+	})
+}
+
+// TestWhoIsSignaled: whom a signal is for, and what comes after it.
+func TestWhoIsSignaled(t *testing.T) {
+	const config = "entries: {a: {command: /bin/a, stop: {mode: %s, timeout: 5s}}}"
+	mainOnly, group, tree := fsm.ScopeMain, fsm.ScopeGroup, fsm.ScopeTree
+	for _, c := range []struct {
+		mode   string
+		leaves bool // the main process ends, and something lives on
+		got    []int
+		to     []fsm.Scope
+	}{
+		{"process", false, []int{1, term, cont, kill}, []fsm.Scope{mainOnly, mainOnly, mainOnly, tree}},
+		{"tree", false, []int{1, term, cont, kill}, []fsm.Scope{mainOnly, mainOnly, mainOnly, tree}},
+		{"group", false, []int{1, term, cont, kill}, []fsm.Scope{mainOnly, group, group, tree}},
+		{"tree", true, []int{1, term, cont}, []fsm.Scope{mainOnly, tree, tree}},
+	} {
+		inBubble(t, fmt.Sprintf(config, c.mode), func(t *testing.T, b *bed) {
+			b.stubborn = true
+			p := b.byPath("/bin/a")[0]
+			if _, err := b.s.Signal(t.Context(), "a", -1, 1); err != nil {
+				t.Fatal(err)
+			}
+			if c.leaves {
+				b.endLeaving(p, 0)
+				synctest.Wait()
+			} else {
+				b.s.Stop(t.Context(), "a", -1)
+				b.pass(5 * time.Second)
+			}
 			b.mu.Lock()
-			for _, p := range procs {
-				if !slices.Equal(p.got, want) {
-					t.Errorf("process %d got %v, want %v", p.pid, p.got, want)
-				}
+			if !slices.Equal(p.got, c.got) || !slices.Equal(p.to, c.to) {
+				t.Errorf("%+v: got %v to %v", c, p.got, p.to)
 			}
 			b.mu.Unlock()
-			b.pass(contAfter)
+			if c.leaves {
+				b.endGroup(p)
+			}
+			b.stubborn = false
+		})
+	}
+}
+
+// TestShutdownTellsOnce: whoever asks again is not heard by processes.
+func TestShutdownTellsOnce(t *testing.T) {
+	inBubble(t, "entries: {a: {command: /bin/a, count: 3}}", func(t *testing.T, b *bed) {
+		b.stubborn = true
+		procs := b.byPath("/bin/a")
+		for range 2 {
+			b.s.Shutdown(t.Context(), false)
+			b.pass(time.Second)
 		}
+		b.wantSignals(t, "after two", procs, term, cont)
 	})
 }
 

@@ -26,7 +26,9 @@ type Send struct {
 	ID     ID
 	Signal int
 	Scope  Scope
-	Wake   bool // SIGCONT follows: what is stopped by job control would not see it
+	// Wake: this asks for an end. SIGCONT follows: what is stopped by job control would
+	// not see it. Told answers.
+	Wake bool
 }
 
 // Release says that what is left of a tree is nobody's concern any more.

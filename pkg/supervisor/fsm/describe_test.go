@@ -82,7 +82,7 @@ func describeSlot(entry string, s SlotStatus) string {
 }
 
 func signalNames(n int) string {
-	if name, ok := map[int]string{1: "HUP", 9: "KILL", 15: "TERM"}[n]; ok {
+	if name, ok := map[int]string{1: "HUP", 9: "KILL", 15: "TERM", 18: "CONT"}[n]; ok {
 		return name
 	}
 	return strings.TrimSpace(fmt.Sprint("signal ", n))

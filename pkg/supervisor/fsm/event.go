@@ -109,6 +109,14 @@ type Signal struct {
 	Signal int
 }
 
+// Told says that the signals of a Send with Wake have been sent, or are about to be by somebody
+// who survives us.
+type Told struct{ ID ID }
+
+// Retell says that who carried actions out has died, and may not have come to all of them:
+// who was to end and was not told is told, and has the whole of its timeout from now on.
+type Retell struct{}
+
 // Shutdown asks for everything to be stopped for good.
 type Shutdown struct{}
 
@@ -122,6 +130,8 @@ type Reissue struct{}
 
 func (Tick) event()              {}
 func (Reissue) event()           {}
+func (Told) event()              {}
+func (Retell) event()            {}
 func (Spawned) event()           {}
 func (SpawnFailed) event()       {}
 func (SpawnLost) event()         {}

@@ -81,6 +81,7 @@ type slot struct {
 	stopBy    Initiator // who asked for the stop under way
 	outcome   State     // where the slot goes once its tree is empty, when the main process ended by itself
 	kills     int       // SIGKILLs sent in this stop
+	told      bool      // the stop signal was sent, see Told
 
 	deadline Instant
 	heapAt   int // 1 + index in the heap; 0: no deadline
@@ -152,6 +153,10 @@ func (m *Machine) Step(now Instant, ev Event) []Action {
 		m.killAll()
 	case Reissue:
 		m.reissue()
+	case Told:
+		m.told(ev)
+	case Retell:
+		m.retell()
 	}
 	if m.stopping && m.busy == 0 && !m.done {
 		m.done = true

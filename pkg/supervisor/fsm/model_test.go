@@ -173,6 +173,13 @@ func (mo *model) spawnFailed(ev SpawnFailed) {
 	}
 }
 
+func (mo *model) spawnLost(ev SpawnLost) {
+	e, s := mo.slot(ev.ID)
+	e.starts++
+	s.fails = 0
+	mo.exited(Exited{ID: ev.ID, At: ev.At, Status: Status{Reason: ReasonUnknown}}, ev.At, false)
+}
+
 // crash takes in that of a descendant, and returns how many are too many, if
 // they are.
 func (mo *model) crash(id ID, at Instant, p *proc) int {

@@ -64,6 +64,8 @@ var pairEvents = []struct {
 	{"kill all", KillAll{}},
 	{"shutdown, kill all", KillAll{}}, // after a shutdown
 	{"reissue", Reissue{}},
+	{"told", Told{ID: pairID}},
+	{"retell", Retell{}},
 }
 
 // others are the states that a row does not name.

@@ -151,6 +151,16 @@ var pairs = map[string]map[string]string{
 		"leftover": "stopping +1s; KILL tree",
 		others:     "stopped",
 	},
+	"told": {
+		"stopping": "stopping +10s",
+		"leftover": "stopping +10s",
+		others:     "ignored",
+	},
+	"retell": {
+		"stopping": "same; TERM and CONT main",
+		"leftover": "same; TERM and CONT tree",
+		others:     "same",
+	},
 	"reissue": {
 		"starting": "same; spawn",
 		others:     "same",

@@ -73,12 +73,15 @@ func (m *Machine) spawnLost(ev SpawnLost) {
 	s.e.counters.Starts++
 	s.e.counters.Count(s.last)
 	m.act(Ended{ID: ev.ID, Exit: s.last})
-	if s.restart && m.up(s) {
+	switch {
+	case !m.up(s):
+		m.rest(s)
+	case s.restart:
 		m.spawn(s)
-		return
+	default:
+		m.conclude(s, s.e.after(s.last))
+		m.settle(s)
 	}
-	m.conclude(s, s.e.after(s.last))
-	m.settle(s)
 }
 
 func (m *Machine) exited(ev Exited) {
@@ -170,6 +173,32 @@ func (m *Machine) tick() {
 			m.kill(s)
 		default:
 			m.disarm(s)
+		}
+	}
+}
+
+func (m *Machine) told(ev Told) {
+	s := m.find(ev.ID)
+	if s == nil || s.state != Stopping {
+		m.ignored++
+		return
+	}
+	s.told = true
+	m.noted.slot(s)
+}
+
+// retell has those told that were told once woken up again: nobody knows whether they were.
+func (m *Machine) retell() {
+	for _, e := range m.order {
+		for _, s := range e.slots {
+			switch {
+			case s == nil || s.state != Stopping || s.kills > 0:
+			case s.told:
+				m.act(Send{ID: s.id(), Signal: sigCont, Scope: m.scope(s)})
+			default:
+				m.ask(s, m.scope(s))
+				m.arm(s, m.now+s.e.StopTimeout)
+			}
 		}
 	}
 }

@@ -4,6 +4,7 @@ import "time"
 
 const (
 	sigKill = 9
+	sigCont = 18
 	// killRetry is the wait between one SIGKILL to a tree and the next, for
 	// those of its processes that were forked meanwhile.
 	killRetry = time.Second
@@ -117,19 +118,24 @@ func (m *Machine) terminate(s *slot) {
 		m.kill(s)
 		return
 	}
-	scope := ScopeMain
+	m.ask(s, m.scope(s))
+	m.arm(s, m.now+s.e.StopTimeout)
+}
+
+// scope is whom the stop signal is for.
+func (m *Machine) scope(s *slot) Scope {
 	switch {
 	case !s.live || s.e.StopSignal == sigKill:
-		scope = ScopeTree
+		return ScopeTree
 	case s.e.StopMode == StopGroup:
-		scope = ScopeGroup
+		return ScopeGroup
 	}
-	m.ask(s, scope)
-	m.arm(s, m.now+s.e.StopTimeout)
+	return ScopeMain
 }
 
 // ask sends the stop signal.
 func (m *Machine) ask(s *slot, scope Scope) {
+	s.told = false
 	m.act(Send{ID: s.id(), Signal: s.e.StopSignal, Scope: scope, Wake: s.e.StopSignal != sigKill})
 }
 
@@ -147,7 +153,7 @@ func (m *Machine) kill(s *slot) {
 func (m *Machine) endStop(s *slot) {
 	m.disarm(s)
 	s.err = ""
-	s.members = nil
+	s.members, s.told = nil, false
 	switch {
 	case !m.up(s):
 		m.rest(s)

@@ -61,6 +61,7 @@ type SlotSnapshot struct {
 	StopBy      Initiator
 	Outcome     State
 	Kills       int
+	Told        bool // that it is to end
 	Deadline    Instant
 	DeadlineSet bool
 	Due         Instant
@@ -107,7 +108,7 @@ func (s *slot) snapshot() SlotSnapshot {
 	ss := SlotSnapshot{
 		Slot: s.n, Incarnation: s.inc, State: s.state, Held: s.held,
 		Pending: s.pending, Live: s.live, Tree: s.tree, PID: s.pid,
-		Restart: s.restart, RestartBy: s.restartBy, StopBy: s.stopBy, Outcome: s.outcome, Kills: s.kills,
+		Restart: s.restart, RestartBy: s.restartBy, StopBy: s.stopBy, Outcome: s.outcome, Kills: s.kills, Told: s.told,
 		DeadlineSet: s.heapAt > 0, DueSet: s.dueSet,
 		StartedAt: s.startedAt, StartedWall: s.startedWall, ExitedAt: s.exitedAt,
 		StartFails: s.startFails, Error: s.err, Last: s.last, Members: slices.Clone(s.members),
@@ -185,7 +186,7 @@ func (m *Machine) restoreSlot(e *entry, ss *SlotSnapshot) error {
 	s := &slot{
 		e: e, n: ss.Slot, inc: ss.Incarnation, state: ss.State, held: ss.Held,
 		pending: ss.Pending, live: ss.Live, tree: ss.Tree, pid: ss.PID,
-		restart: ss.Restart, restartBy: ss.RestartBy, stopBy: ss.StopBy, outcome: ss.Outcome, kills: ss.Kills,
+		restart: ss.Restart, restartBy: ss.RestartBy, stopBy: ss.StopBy, outcome: ss.Outcome, kills: ss.Kills, told: ss.Told,
 		deadline: ss.Deadline, due: ss.Due, dueSet: ss.DueSet,
 		startedAt: ss.StartedAt, startedWall: ss.StartedWall, exitedAt: ss.ExitedAt,
 		startFails: ss.StartFails, err: ss.Error, last: ss.Last, members: slices.Clone(ss.Members),

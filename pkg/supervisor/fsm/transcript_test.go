@@ -27,11 +27,14 @@ var update = flag.Bool("update", false, "write the transcripts in testdata anew"
 //	shutdown, kill
 //	spawned SLOT              SLOT is entry:0, or entry:0#2 to name an incarnation
 //	failed SLOT [ERRNO]
+//	lost SLOT                 nobody knows what became of its start
 //	exited SLOT [CODE|signal=N] [rest=N] [heir=PID]    rest: so many of its tree live on
 //	crash SLOT                a descendant crashed
 //	empty SLOT                the rest of the tree is gone
 //	left SLOT N               so many of it live on, as a signal found
 //	advance DURATION          with a tick at each deadline on the way
+//	told SLOT                 its stop signal was sent
+//	adopt                     go on from a snapshot, somebody else; starts not answered are kept
 //	reexec                    go on from a snapshot; starts not answered are lost and asked for again
 //
 // After each command the slots that changed are listed, from TakeChanges.
@@ -115,16 +118,23 @@ func (st *stage) command(verb string, args []string) {
 	case "advance":
 		st.advance(args[0])
 	case "reexec":
-		m, err := Restore(st.m.Snapshot())
-		if err != nil {
-			st.t.Fatal(err)
-		}
-		m.TakeChanges() // everything, which would only be noise here
-		st.m = m
+		st.restore()
 		st.step(Reissue{})
+	case "adopt":
+		st.restore()
+		st.step(Retell{})
 	default:
 		st.fact(verb, st.id(args[0]), args[1:])
 	}
+}
+
+func (st *stage) restore() {
+	m, err := Restore(st.m.Snapshot())
+	if err != nil {
+		st.t.Fatal(err)
+	}
+	m.TakeChanges() // everything, which would only be noise here
+	st.m = m
 }
 
 // fact tells the machine of a process.
@@ -161,6 +171,10 @@ func (st *stage) fact(verb string, id ID, args []string) {
 		st.step(ev)
 	case "crash":
 		st.step(DescendantCrashed{ID: id, At: st.now})
+	case "told":
+		st.step(Told{ID: id})
+	case "lost":
+		st.step(SpawnLost{ID: id, At: st.now, Wall: wall})
 	case "empty":
 		st.step(TreeEmpty{ID: id, At: st.now})
 	case "left":

@@ -29,9 +29,11 @@ type world struct {
 
 	procs   map[ID]*proc
 	ended   *proc       // whose end is being told
+	asks    []Send      // to end, in this step
 	heir    int         // pid that a main process is to be handed over to
 	crashes int         // that are to be said to be too many
 	asked   map[ID]bool // starts not yet answered
+	again   map[ID]bool // who was told to end again
 	lost    map[ID]bool // of those, the ones that never will be
 	model   *model
 	seen    picture
@@ -61,6 +63,8 @@ type proc struct {
 
 	startedAt Instant
 	told      bool    // a stop signal was sent
+	heard     bool    // and the machine was told so
+	killed    bool    // SIGKILL was sent, and not for want of another stop signal
 	retold    bool    // and again, to what the main process left
 	deadline  Instant // when SIGKILL is due, once told
 }
@@ -135,6 +139,7 @@ func (w *world) step(ev Event) {
 		w.past = nil // an entry of that name would begin at incarnation 1 again
 	}
 	w.check()
+	w.tell()
 }
 
 // restoreTwin makes the second machine anew, after having compared it with the
@@ -226,6 +231,10 @@ func (w *world) send(ev Event, a Send) {
 		return
 	}
 	spec := w.model.entries[a.ID.Entry].spec
+	if _, again := ev.(Retell); again {
+		w.retold(a, p, &spec)
+		return
+	}
 	if wake := a.Signal != sigKill; a.Wake != wake {
 		w.fatalf("signal %d to %v, CONT after it: %v, want %v", a.Signal, a.ID, a.Wake, wake)
 	}
@@ -234,7 +243,7 @@ func (w *world) send(ev Event, a Send) {
 		if a.Signal != sigKill {
 			w.fatalf("%v gets signal %d after a KillAll", a.ID, a.Signal)
 		}
-		p.told, p.deadline = true, w.now+killRetry
+		p.told, p.killed, p.deadline = true, true, w.now+killRetry
 	case !p.told:
 		if a.Signal != spec.StopSignal {
 			w.fatalf("%v is stopped with signal %d, not %d", a.ID, a.Signal, spec.StopSignal)
@@ -244,16 +253,18 @@ func (w *world) send(ev Event, a Send) {
 			w.fatalf("the %v of %v is stopped, not the %v", a.Scope, a.ID, want)
 		}
 		p.told, p.deadline = true, w.now+spec.StopTimeout
+		w.asks = append(w.asks, a)
 	case a.Signal == spec.StopSignal && p == w.ended && !p.retold && spec.StopMode == StopTree:
 		if a.Scope != ScopeTree {
 			w.fatalf("stop signal to the %v of %v, which has ended", a.Scope, a.ID)
 		}
 		p.retold = true
+		w.asks = append(w.asks, a)
 	case a.Signal == sigKill:
 		if w.now < p.deadline {
 			w.fatalf("%v gets SIGKILL at %v, before %v", a.ID, w.now, p.deadline)
 		}
-		p.deadline = w.now + killRetry
+		p.killed, p.deadline = true, w.now+killRetry
 	default:
 		w.fatalf("%v gets signal %d, having had its stop signal", a.ID, a.Signal)
 	}
@@ -263,6 +274,51 @@ func (w *world) send(ev Event, a Send) {
 		}
 		p.stuck = false
 		p.rest = min(p.rest, 1)
+	}
+}
+
+// retold looks at a signal that is sent once more, by somebody else than before.
+func (w *world) retold(a Send, p *proc, spec *Entry) {
+	w.t.Helper()
+	want := Send{ID: a.ID, Signal: sigCont, Scope: w.scope(p, spec)}
+	if !p.heard {
+		want.Signal, want.Wake = spec.StopSignal, spec.StopSignal != sigKill
+		p.deadline = w.now + spec.StopTimeout
+		w.asks = append(w.asks, a)
+	}
+	if a != want || !p.told || p.killed {
+		w.fatalf("%+v, want %+v: %+v", a, want, *p)
+	}
+	w.again[a.ID] = true
+	if a.Signal == sigKill {
+		p.stuck, p.rest = false, min(p.rest, 1)
+	}
+}
+
+// succeed has somebody else go on: who may have been told to end, or not.
+func (w *world) succeed() {
+	w.t.Helper()
+	w.again = make(map[ID]bool)
+	w.step(Retell{})
+	for id, p := range w.procs {
+		if w.again[id] != (p.told && !p.killed) {
+			w.fatalf("%v is told again: %v, %+v", id, w.again[id], *p)
+		}
+	}
+}
+
+// tell says which of those that asked to end were told, mostly all.
+func (w *world) tell() {
+	w.t.Helper()
+	asks := w.asks
+	w.asks = nil
+	for _, a := range asks {
+		p := w.procs[a.ID]
+		p.heard = false
+		if a.Wake && w.from.Intn(8) > 0 {
+			p.heard = true
+			w.step(Told{ID: a.ID})
+		}
 	}
 }
 
@@ -298,7 +354,13 @@ func (w *world) happen() bool {
 	wall := int64(at)
 	if w.asked[id] {
 		delete(w.asked, id)
-		if w.from.Intn(5) == 0 {
+		switch w.from.Intn(10) {
+		case 0:
+			ev := SpawnLost{ID: id, At: at, Wall: wall}
+			w.model.spawnLost(ev)
+			w.fact(ev)
+			return true
+		case 1, 2:
 			ev := SpawnFailed{ID: id, At: at, Wall: wall, Errno: []string{"EAGAIN", "ENOENT"}[w.from.Intn(2)], Message: "exec nope: failed"}
 			w.model.spawnFailed(ev)
 			w.fact(ev)
