@@ -114,6 +114,28 @@ func TestStopLeavesNothing(t *testing.T) {
 	})
 }
 
+// TestStoppedMembersEnd: what job control has stopped in a tree, or a group, hears a stop too.
+func TestStoppedMembersEnd(t *testing.T) {
+	eachContainment(t, func(t *testing.T, o options) {
+		b := newBell(t)
+		program := script(t, `
+sh -c 'kill -STOP $$; exec sleep 100000' &
+while ! grep -q '^State:.T' /proc/$!/status; do sleep 0.01; done
+echo there > `+b.path+`
+wait
+`)
+		const entry = "  %s: {command: %q, stop: {mode: %[1]s, timeout: 1h}}\n"
+		d := startContained(t, "entries:\n"+fmt.Sprintf(entry, "tree", program)+fmt.Sprintf(entry, "group", program), o)
+		for _, mode := range []string{"tree", "group"} {
+			b.next()
+			d.running(mode, 1)
+		}
+		d.must("stop", "tree", "group")
+		d.only()
+		d.stop()
+	})
+}
+
 // TestLeftoversAreStopped: the main process ends by itself, and the next starts
 // when all that it left is gone.
 func TestLeftoversAreStopped(t *testing.T) {

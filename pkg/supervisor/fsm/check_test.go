@@ -77,6 +77,9 @@ func (w *world) checkSlot(s *slot, mo *entryModel) {
 	if err := ss.check(); err != nil {
 		w.fatalf("%v: %v", s.id(), err)
 	}
+	if p := w.procs[s.id()]; s.told && (p == nil || !p.heard) {
+		w.fatalf("%v counts as told: %+v", s.id(), p)
+	}
 	shown := w.shown[slotName(s.e.Name, s.n)]
 	if shown.State != s.state || s.state == Backoff && shown.Next != s.deadline {
 		w.fatalf("%v is %v, and was reported as %+v", s.id(), s.state, shown)
