@@ -223,6 +223,90 @@ func TestStoppedIsKept(t *testing.T) {
 	d.stop()
 }
 
+// TestTreesOfSurvivors: what descends from a process that was taken over is of its tree: a
+// stop leaves none of it, nothing starts beside it, and a daemon that dies, or is re-exec'd,
+// in between changes nothing of that.
+func TestTreesOfSurvivors(t *testing.T) {
+	kept := func(d *daemon) { d.must("stop", "--keep"); d.gone() }
+	kill := func(d *daemon, pid int) { d.kill(pid, unix.SIGKILL) }
+	stopping := func(d *daemon) {
+		d.await("the main process has gone, and is not all", func(s *state) bool { return len(s.process("a", 0).Stragglers) > 0 })
+	}
+	for name, play := range map[string]func(d *daemon, main int){
+		"stopped": func(d *daemon, _ int) {
+			d.die()
+			d.rise(options{})
+			d.must("restart", "--no-wait", "a")
+		},
+		"ended without a daemon": func(d *daemon, main int) {
+			d.die()
+			kill(d, main)
+			d.rise(options{})
+		},
+		"ended without a daemon that was stopped": func(d *daemon, main int) {
+			kept(d)
+			kill(d, main)
+			d.rise(options{})
+		},
+		"the daemon dies in the stop": func(d *daemon, _ int) {
+			d.must("restart", "--no-wait", "a")
+			stopping(d)
+			d.die()
+			d.rise(options{})
+		},
+		"a re-exec in the stop": func(d *daemon, _ int) {
+			d.die()
+			d.rise(options{})
+			d.must("restart", "--no-wait", "a")
+			stopping(d)
+			d.reexec()
+		},
+		"both in the stop": func(d *daemon, _ int) {
+			d.die()
+			d.rise(options{})
+			d.must("restart", "--no-wait", "a")
+			stopping(d)
+			d.die()
+			d.rise(options{})
+			d.reexec()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachContainment(t, func(t *testing.T, o options) {
+				b := newBell(t)
+				program := script(t, `
+setsid sh -c "trap '' TERM; echo there > `+b.path+`; while :; do sleep 0.1; done" &
+sh -c "trap '' TERM; echo there > `+b.path+`; while :; do sleep 0.1; done" &
+exec sleep 100000
+`)
+				timeout := 100 * time.Millisecond
+				if strings.HasSuffix(name, "in the stop") {
+					timeout = testenv.Slow(time.Second) // it is to be under way still
+				}
+				d := startContained(t, fmt.Sprintf("entries: {a: {command: %q, delay: 0, stop: {timeout: %v}}}\n", program, timeout), o)
+				main := d.running("a", 1).process("a", 0).PID
+				b.next()
+				b.next()
+				play(d, main)
+				d.await("the next one runs", func(s *state) bool {
+					p := s.process("a", 0)
+					return p.State == "running" && p.Incarnation == 2
+				})
+				for _, p := range marked(t, d.mark) {
+					if hasMark(p.pid, "SENTRYD_INCARNATION=1") && !p.gone(0) {
+						t.Errorf("beside the second incarnation runs %d of the first: %s", p.pid, commandLine(p.pid))
+					}
+				}
+				b.next()
+				b.next()
+				d.must("stop", "a")
+				d.only()
+				d.stop()
+			})
+		})
+	}
+}
+
 // TestDamagedJournal: whatever the journal says, a process that lives gets no
 // second copy and no signal.
 func TestDamagedJournal(t *testing.T) {

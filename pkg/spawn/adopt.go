@@ -53,7 +53,7 @@ func (p *Pool) adopt(o Child) (err error) {
 		if err != nil {
 			return err
 		}
-		c.ended, c.reported = true, true
+		c.ended, c.reported, c.survivor = true, true, o.Survivor
 		p.lookAt(c)
 		return nil
 	}

@@ -34,6 +34,9 @@ func (t *lineageTree) pids() []int {
 	t.p.mu.Unlock()
 	pids = append(pids, t.left()...)
 	seen := make(map[int]bool)
+	for _, pid := range pids {
+		seen[pid] = true
+	}
 	for i := 0; i < len(pids); i++ {
 		for _, pid := range childrenOf(pids[i]) {
 			if !seen[pid] { // a pid can be given out anew meanwhile
@@ -46,10 +49,10 @@ func (t *lineageTree) pids() []int {
 }
 
 // left are the processes that stand at the top of what is left of the tree:
-// orphans, of a survivor those of its session, since they went to somebody else.
+// orphans, of a survivor who is known to be of its tree, since its orphans went to somebody else.
 func (t *lineageTree) left() (pids []int) {
 	if t.c.survivor {
-		return t.session()
+		return t.strays()
 	}
 	for pid, owner := range t.p.orphans {
 		if owner == t.c.token {
@@ -59,19 +62,24 @@ func (t *lineageTree) left() (pids []int) {
 	return pids
 }
 
-// session reads /proc for the living members of the session that the main
-// process led. Its number is not given out again as long as it has a member; a
-// stranger's that came after it is told by the environment.
-func (t *lineageTree) session() (pids []int) {
+// strays reads /proc for members of the session that the main process led, and for who
+// writes to where it did. The number of a session is not given out again as long as it has a
+// member; a stranger's that came after it is told by the environment.
+func (t *lineageTree) strays() (pids []int) {
 	all, err := listPIDs("")
 	if err != nil {
 		return nil
 	}
+	place := &t.c.place
 	for _, pid := range all {
-		if sid, err := unix.Getsid(pid); err != nil || sid != t.c.pid || pid == t.c.pid {
+		if pid == t.c.pid {
 			continue
 		}
-		if t.c.place.marked(t.p.environOf(pid)) {
+		sid, err := unix.Getsid(pid)
+		if err != nil || sid != t.c.pid && (place.Output == "" || !slices.Contains(outputsOf(pid), place.Output)) {
+			continue
+		}
+		if place.marked(t.p.environOf(pid)) {
 			pids = append(pids, pid)
 		}
 	}
@@ -95,6 +103,11 @@ func (t *lineageTree) kill() error {
 const maxWatched = 4
 
 func (t *lineageTree) watch() (fds []int, events uint32, settled bool) {
+	if t.c.survivor {
+		if s := t.p.surveyed(); s != nil && !s.Left(t.c.pid, &t.c.place) {
+			return nil, 0, true
+		}
+	}
 	seen := make(map[int]bool)
 	for range maxPasses {
 		var pids []int

@@ -100,6 +100,7 @@ type Pool struct {
 	orders    []order  // signals to trees
 	unused    []string // cgroups to remove
 	walking   bool     // the walker is at it
+	survey    *Survey  // of its pass, for it alone
 	subreaper bool
 	listed    int   // the list of our first thread's children once we are one, or -1
 	reaping   bool  // orphans are
@@ -365,7 +366,8 @@ type Child struct {
 	// Reaped: the exit of the main process was reported, the rest of its tree
 	// lives.
 	Reaped bool
-	// Survivor: it was not this process that started it, see [Pool.Adopt].
+	// Survivor: it was not this process that started it, see [Pool.Adopt]. Of one that is
+	// Reaped nobody but the caller knows.
 	Survivor bool
 	// Place is where it was started: the Cgroup is the one that it is in.
 	Place Place

@@ -125,7 +125,7 @@ func startShell(p *Pool, token Token, dir, script string, place Place) error {
 	spec := sh(script)
 	spec.Place = place
 	spec.Env = append(spec.Env, place.Marks...)
-	spec.Stdout = Stdio{Path: filepath.Join(dir, fmt.Sprintf("fifo%d", token)), Flags: unix.O_RDWR}
+	spec.Stdout = Stdio{Path: filepath.Join(dir, fmt.Sprintf("fifo%d.out", token)), Flags: unix.O_RDWR}
 	if err := unix.Mkfifo(spec.Stdout.Path, 0o600); err != nil {
 		return err
 	}

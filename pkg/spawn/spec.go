@@ -58,6 +58,10 @@ type Place struct {
 	// Marks are strings of the environment that no child with another tree has all of.
 	// Without a Cgroup an orphan that left its session is recognised by them.
 	Marks []string
+	// Output is what the path begins with, up to its last dot, of what processes of the
+	// place write to, and no others. Without a Cgroup who descends from a Survivor and has
+	// left its session is recognised by that and the Marks.
+	Output string
 }
 
 // Stdio says what one of the first three descriptors of a child refers to.

@@ -148,6 +148,7 @@ func (p *Pool) walk() {
 // pass does what the walker was woken for.
 func (p *Pool) pass(orders []order, dirty []*child, orphans bool) {
 	defer p.spend()()
+	p.survey = nil
 	settled := true
 	if orphans || p.anyLineage(orders, dirty) {
 		settled = p.reapOrphans()
@@ -163,6 +164,15 @@ func (p *Pool) pass(orders []order, dirty []*child, orphans bool) {
 		}
 		p.examine(c)
 	}
+}
+
+// surveyed is a survey of this pass, nil if there can be none. Where many survivors have ended
+// it is all that is read of /proc for most of them.
+func (p *Pool) surveyed() *Survey {
+	if p.survey == nil {
+		p.survey, _ = TakeSurvey()
+	}
+	return p.survey
 }
 
 // again has the walker look at c in its next pass.

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/sentryd/sentryd/pkg/config"
+	"github.com/sentryd/sentryd/pkg/spawn"
 	"github.com/sentryd/sentryd/pkg/state"
 	"github.com/sentryd/sentryd/pkg/supervisor/fsm"
 	"github.com/sentryd/sentryd/pkg/view"
@@ -22,6 +23,7 @@ type adoption struct {
 	events []fsm.Event // what the dead daemon did not live to see
 	trees  []fsm.ID    // of those whose main process ended meanwhile: something is left
 	lost   int
+	survey *spawn.Survey // of who lives, once it is needed
 }
 
 // Adopt returns a supervisor that goes on where a daemon stopped that died. Its

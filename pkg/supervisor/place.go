@@ -40,6 +40,11 @@ func marks(id fsm.ID) []string {
 	}
 }
 
+// outputOf is what the paths of the FIFOs of a slot begin with, in their directory.
+func outputOf(dir string, id fsm.ID) string {
+	return filepath.Join(dir, cgroupName(id.Entry, id.Slot)+".")
+}
+
 // savePlaces notes in a saved state which cgroup each slot's processes are in:
 // the one of the slot, another that Place made, or none.
 func (s *Supervisor) savePlaces(d *state.Daemon) {

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -360,6 +361,9 @@ func (s *Supervisor) recall(r *resumption) {
 			}
 			id := fsm.ID{Entry: e.Name, Slot: slot.Slot, Incarnation: slot.Incarnation}
 			place := savedPlace(r.saved, id, &saved[j])
+			if saved[j].Survivor {
+				place.Output = outputOf(filepath.Dir(s.Output.Path(logs.Key{Entry: id.Entry, Slot: id.Slot})), id)
+			}
 			c := s.takeOver(id, slot, place)
 			c.survivor, c.cgroup = saved[j].Survivor, place.Cgroup
 			r.slots = append(r.slots, takenSlot{c, slot, place})
@@ -384,7 +388,7 @@ func (s *Supervisor) adopt(r *resumption, files map[string]int) {
 		case !ok:
 			fd = -1
 		}
-		list = append(list, spawn.Child{Token: t.token, PID: t.pid, PidFD: fd, Reaped: !t.slot.Live, Survivor: true, Place: t.place})
+		list = append(list, spawn.Child{Token: t.token, PID: t.pid, PidFD: fd, Reaped: !t.slot.Live, Survivor: t.slot.Live || t.survivor, Place: t.place})
 		taken = append(taken, t)
 	}
 	for i, err := range s.Processes.Adopt(list) {

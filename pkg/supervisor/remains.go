@@ -249,7 +249,7 @@ func leftBy(in Search, l spawn.Leader) (p remnant, ok bool) {
 	}
 	for _, fd := range []string{"1", "2"} {
 		to, err := os.Readlink("/proc/" + strconv.Itoa(l.PID) + "/fd/" + fd)
-		if err == nil && filepath.Dir(to) == in.Output && strings.HasPrefix(filepath.Base(to), cgroupName(p.id.Entry, p.id.Slot)+".") {
+		if err == nil && strings.HasPrefix(to, outputOf(in.Output, p.id)) {
 			return p, true
 		}
 	}

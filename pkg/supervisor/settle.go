@@ -128,7 +128,7 @@ func (a *adoption) settle(now fsm.Instant, wall int64) {
 			case slot.Live:
 				a.settleLive(id, now, wall)
 			case slot.Tree:
-				a.settleTree(id, now)
+				a.settleTree(id, slot, now)
 			case slot.Pending:
 				a.settlePending(id, slot, now, wall)
 			}
@@ -170,7 +170,7 @@ func (a *adoption) settleLive(id fsm.ID, now fsm.Instant, wall int64) {
 // settleEnded says that a process ended while no daemon was there.
 func (a *adoption) settleEnded(id fsm.ID, how fsm.Status, why string, now fsm.Instant, wall int64) {
 	a.lost++
-	left := populated(a.place(id).Cgroup)
+	left := a.left(id, a.processes[id].PID)
 	if left {
 		a.trees = append(a.trees, id)
 	}
@@ -178,8 +178,12 @@ func (a *adoption) settleEnded(id fsm.ID, how fsm.Status, why string, now fsm.In
 }
 
 // settleTree looks for what was left of a tree when the daemon died.
-func (a *adoption) settleTree(id fsm.ID, now fsm.Instant) {
-	if populated(a.place(id).Cgroup) {
+func (a *adoption) settleTree(id fsm.ID, slot *fsm.SlotSnapshot, now fsm.Instant) {
+	pid := 0
+	if slot.Last != nil {
+		pid = slot.Last.PID
+	}
+	if a.left(id, pid) {
 		a.trees = append(a.trees, id)
 		return
 	}
@@ -208,9 +212,24 @@ func (a *adoption) settlePending(id fsm.ID, slot *fsm.SlotSnapshot, now fsm.Inst
 	}
 }
 
+// left reports whether something lives of an incarnation whose main process, pid, has ended.
+func (a *adoption) left(id fsm.ID, pid int) bool {
+	place := a.place(id)
+	if place.Cgroup != "" {
+		return populated(place.Cgroup)
+	}
+	if a.survey == nil {
+		var err error
+		if a.survey, err = spawn.TakeSurvey(); err != nil {
+			return false
+		}
+	}
+	return a.survey.Left(pid, &place)
+}
+
 // place is where the processes of an incarnation are.
 func (a *adoption) place(id fsm.ID) spawn.Place {
-	p := spawn.Place{Marks: marks(id), Cgroup: a.processes[id].Cgroup}
+	p := spawn.Place{Marks: marks(id), Cgroup: a.processes[id].Cgroup, Output: outputOf(a.Output, id)}
 	if live := a.live[id]; live != nil && live.cgroup != "" {
 		p.Cgroup = live.cgroup
 	}

@@ -72,7 +72,7 @@ func (s *Supervisor) takeSurvivors(a *adoption) {
 	a.events = append(a.events, s.local...)
 	s.local = nil
 	if len(a.live)+a.lost > 0 {
-		s.Log.Info("took over from a daemon that died", "processes", len(a.live), "ended_meanwhile", a.lost)
+		s.Log.Info("took over from an earlier daemon", "processes", len(a.live), "ended_meanwhile", a.lost)
 	}
 }
 
