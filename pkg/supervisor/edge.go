@@ -161,6 +161,11 @@ func (s *Supervisor) startSome() bool {
 		if s.children[c.token] != c {
 			continue // given up meanwhile
 		}
+		if !s.machine.Wants(c.id) {
+			s.forget(c.token)
+			s.local = append(s.local, fsm.Withdrawn{ID: c.id})
+			continue
+		}
 		key := logs.Key{Entry: c.id.Entry, Slot: c.id.Slot}
 		spec, err := s.spec(c.id, key)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -250,6 +251,40 @@ func TestWhoIsSignaled(t *testing.T) {
 				b.endGroup(p)
 			}
 			b.stubborn = false
+		})
+	}
+}
+
+// TestNobodyIsStartedForNothing: starts that wait their turn are not made when they are not
+// wanted any more by then.
+func TestNobodyIsStartedForNothing(t *testing.T) {
+	const entries = "entries: {a: {command: /bin/a, count: 1000}, b: {command: /bin/b}}"
+	for what, command := range map[string]func(*bed){
+		"stop":     func(b *bed) { b.s.Stop(b.t.Context(), "a", -1) },
+		"scale":    func(b *bed) { b.s.Scale(b.t.Context(), "a", 0) },
+		"shutdown": func(b *bed) { b.s.Shutdown(b.t.Context(), false) },
+	} {
+		path := filepath.Join(t.TempDir(), "test.yaml")
+		synctest.Test(t, func(t *testing.T) {
+			b := &bed{edge: newEdge(t), path: path}
+			b.write(entries)
+			b.s = New(b.options(path))
+			go command(b)
+			synctest.Wait() // it is the first thing that Run takes
+			b.run()
+			if what != "shutdown" {
+				if p := b.slot("b", 0); p.State != view.Running {
+					t.Errorf("%s: b is %s", what, p.State)
+				}
+				b.s.Start(t.Context(), "a", 7)
+				synctest.Wait()
+			}
+			b.s.Shutdown(t.Context(), false)
+			<-b.done
+			// A batch of starts is asked for before anything else is looked at.
+			if n := b.nextPID - 1000; n > 3*startBatch {
+				t.Errorf("%s: %d processes were started", what, n)
+			}
 		})
 	}
 }

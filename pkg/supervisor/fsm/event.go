@@ -33,6 +33,9 @@ type SpawnLost struct {
 	Why  string // nobody can know, for people
 }
 
+// Withdrawn says that a start that was asked for will not be made, since nobody wants it any more.
+type Withdrawn struct{ ID ID }
+
 // Exited says that a main process ended. TreeEmpty is whether nothing of its
 // tree is left; if not, a TreeEmpty event follows when that is so.
 type Exited struct {
@@ -130,6 +133,7 @@ type Reissue struct{}
 
 func (Tick) event()              {}
 func (Reissue) event()           {}
+func (Withdrawn) event()         {}
 func (Told) event()              {}
 func (Retell) event()            {}
 func (Spawned) event()           {}

@@ -127,6 +127,8 @@ func (m *Machine) Step(now Instant, ev Event) []Action {
 		m.spawnFailed(ev)
 	case SpawnLost:
 		m.spawnLost(ev)
+	case Withdrawn:
+		m.withdrawn(ev)
 	case Exited:
 		m.exited(ev)
 	case TreeEmpty:
@@ -176,6 +178,12 @@ func (m *Machine) NextDeadline() (Instant, bool) {
 
 // Stopping reports whether a Shutdown was asked for.
 func (m *Machine) Stopping() bool { return m.stopping }
+
+// Wants reports whether the start of an incarnation, which was asked for, is still wanted.
+func (m *Machine) Wants(id ID) bool {
+	s := m.find(id)
+	return s != nil && s.pending && m.up(s)
+}
 
 // Ignored counts the events about an incarnation that is no more.
 func (m *Machine) Ignored() uint64 { return m.ignored }

@@ -64,6 +64,8 @@ var pairEvents = []struct {
 	{"kill all", KillAll{}},
 	{"shutdown, kill all", KillAll{}}, // after a shutdown
 	{"reissue", Reissue{}},
+	{"withdrawn", Withdrawn{ID: pairID}},
+	{"shutdown, withdrawn", Withdrawn{ID: pairID}}, // after a shutdown
 	{"told", Told{ID: pairID}},
 	{"retell", Retell{}},
 }

@@ -151,6 +151,13 @@ var pairs = map[string]map[string]string{
 		"leftover": "stopping +1s; KILL tree",
 		others:     "stopped",
 	},
+	"withdrawn": {
+		others: "ignored",
+	},
+	"shutdown, withdrawn": {
+		"starting": "stopped; done",
+		others:     "ignored",
+	},
 	"told": {
 		"stopping": "stopping +10s",
 		"leftover": "stopping +10s",

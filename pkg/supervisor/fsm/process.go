@@ -84,6 +84,16 @@ func (m *Machine) spawnLost(ev SpawnLost) {
 	}
 }
 
+func (m *Machine) withdrawn(ev Withdrawn) {
+	s := m.find(ev.ID)
+	if s == nil || !s.pending || m.up(s) {
+		m.ignored++
+		return
+	}
+	s.pending, s.dueSet = false, false
+	m.rest(s)
+}
+
 func (m *Machine) exited(ev Exited) {
 	s := m.find(ev.ID)
 	if s == nil || !s.live {
@@ -215,8 +225,7 @@ func (m *Machine) reissue() {
 	}
 	for _, s := range lost {
 		if !m.up(s) {
-			s.pending = false
-			m.rest(s)
+			m.withdrawn(Withdrawn{ID: s.id()})
 			continue
 		}
 		s.restart = false

@@ -354,6 +354,13 @@ func (w *world) happen() bool {
 	wall := int64(at)
 	if w.asked[id] {
 		delete(w.asked, id)
+		if w.m.Wants(id) != w.model.wanted(w.model.entries[id.Entry], id.Slot) {
+			w.fatalf("%v is wanted: %v", id, w.m.Wants(id))
+		}
+		if !w.m.Wants(id) && w.from.Intn(2) == 0 {
+			w.step(Withdrawn{ID: id})
+			return true
+		}
 		switch w.from.Intn(10) {
 		case 0:
 			ev := SpawnLost{ID: id, At: at, Wall: wall}
