@@ -16,40 +16,48 @@ import (
 // lines of aliases to aliases stand for billions ("billion laughs").
 const maxAliased = 100_000
 
-// parseDocument returns the root node of the one YAML document in data. The
-// tree may hold aliases; they are free of cycles and stand for a bounded number
-// of nodes. On error it returns nil, the line (0 when unknown) and a message.
-func parseDocument(data []byte) (root *yaml.Node, line int, problem string) {
+const emptyFile = `the file is empty: it needs at least "entries: {}"`
+
+// parseDocument returns the root node of the first YAML document in data, or nil
+// if there is none to go on with. The tree may hold aliases; they are free of cycles
+// and stand for a bounded number of nodes. What is wrong is told to fail.
+func parseDocument(data []byte, fail func(line int, problem string)) *yaml.Node {
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	if line, ok := validUTF8(data); !ok {
-		return nil, line, "not valid UTF-8"
+		fail(line, "not valid UTF-8")
+		return nil
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	doc, err := decodeNode(dec)
 	switch {
 	case errors.Is(err, io.EOF):
-		return nil, 1, `the file is empty: it needs at least "entries: {}"`
+		fail(1, emptyFile)
+		return nil
 	case err != nil:
-		line, problem = syntaxError(err, data)
-		return nil, line, problem
+		fail(syntaxError(err, data))
+		return nil
 	}
-	root = doc.Content[0]
-	if root.Kind == yaml.ScalarNode && root.Tag == "!!null" {
-		return nil, 1, `the file is empty: it needs at least "entries: {}"`
-	}
+	root := doc.Content[0]
 	second, err := decodeNode(dec)
 	switch {
 	case err == nil:
-		return nil, second.Line, "a second document: a file holds one configuration"
+		fail(second.Line, "a second document: a file holds one configuration")
+		if isNull(root) {
+			return nil
+		}
 	case !errors.Is(err, io.EOF):
-		line, problem = syntaxError(err, data)
-		return nil, line, problem
+		fail(syntaxError(err, data)) // there may be more of the first one
+		return nil
+	case isNull(root):
+		fail(1, emptyFile)
+		return nil
 	}
 	budget := maxAliased
 	if n, problem := checkAliases(root, &budget, false, map[*yaml.Node]bool{}); problem != "" {
-		return nil, n.Line, problem
+		fail(n.Line, problem)
+		return nil
 	}
-	return root, 0, ""
+	return root
 }
 
 // decodeNode reads the next document. The library panics on some inputs that

@@ -74,9 +74,10 @@ func load(path string, fs files, h *host) (*Config, error) {
 
 // document parses one file; its errors are reported.
 func (l *loader) document(path string, data []byte, keys []key[file]) (f file, ok bool) {
-	root, line, problem := parseDocument(data)
-	if problem != "" {
+	root := parseDocument(data, func(line int, problem string) {
 		l.errs = append(l.errs, Error{File: path, Line: line, Message: problem})
+	})
+	if root == nil {
 		return f, false
 	}
 	f.Config = l.config
