@@ -67,27 +67,27 @@ func hardLimit(resource int) uint64 {
 
 func (h *host) can(capability int) bool { return h.effective&(1<<capability) != 0 }
 
-// mayBe reports an identity that this process cannot give to a child, at the
-// key that asks for it.
-func (h *host) mayBe(id *Identity, k *identityKeys) {
-	if h == nil {
-		return
+const onlyRoot = ": only root, or a process with %s, can do that"
+
+// mayBe reports a user that this process cannot give to a child.
+func (h *host) mayBe(uid uint32, v value) bool {
+	if h == nil || uid == h.uid || h.can(capSetuid) {
+		return true
 	}
-	const needs = ": only root, or a process with %s, can do that"
-	if id.UID != h.uid && !h.can(capSetuid) {
-		k.userAt.fail("%s is not the user that sentryd runs as, %d"+needs, k.userAt.describe(), h.uid, "CAP_SETUID")
-		return
+	v.fail("%s is not the user that sentryd runs as, %d"+onlyRoot, v.describe(), h.uid, "CAP_SETUID")
+	return false
+}
+
+// mayHave reports a group that this process cannot give to a child.
+func (h *host) mayHave(gid uint32, v value) {
+	if h != nil && gid != h.gid && !h.can(capSetgid) {
+		v.fail("group %d is not that of sentryd, %d"+onlyRoot, gid, h.gid, "CAP_SETGID")
 	}
-	if id.GID != h.gid && !h.can(capSetgid) {
-		at := k.groupAt
-		if !id.group {
-			at = k.userAt
-		}
-		at.fail("group %d is not that of sentryd, %d"+needs, id.GID, h.gid, "CAP_SETGID")
-		return
-	}
-	if id.groups && !h.can(capSetgid) {
-		k.groupsAt.fail("cannot be set"+needs, "CAP_SETGID")
+}
+
+func (h *host) maySetGroups(v value) {
+	if h != nil && !h.can(capSetgid) {
+		v.fail("cannot be set"+onlyRoot, "CAP_SETGID")
 	}
 }
 

@@ -19,12 +19,16 @@ type Identity struct {
 
 // identityKeys is what an entry says of its user, while it is read.
 type identityKeys struct {
-	user, group     string
-	groups          []string // nil when not given
-	userAt, groupAt value    // where each is given
-	groupsAt        value
-	groupValues     []value // of each element
-	invalid         bool    // an error was reported already
+	user, group               named
+	groups                    []named
+	userAt, groupAt, groupsAt value // not given: the zero value
+}
+
+// named is a user or a group as it is given, by name or number, and where. The name is
+// empty if it was wrong, which is reported.
+type named struct {
+	name string
+	at   value
 }
 
 // accountName is what useradd(8) and adduser(8) let through, and what cannot be
@@ -32,121 +36,116 @@ type identityKeys struct {
 var accountName = syntax(`^[A-Za-z_][A-Za-z0-9_.-]*\$?$`)
 
 // account reads the name or the number of a user or a group.
-func (v value) account(what string, to *string) bool {
+func (v value) account(what string) named {
 	text, ok := v.scalar("the name or the number of a " + what)
 	if !ok {
-		return false
+		return named{at: v}
 	}
 	_, number := parseID(text)
 	if number || v.node.Tag == "!!str" && accountName.MatchString(text) {
-		*to = text
-		return true
+		return named{text, v}
 	}
 	v.fail("%s is not the name of a %s, nor a number from 0 to %d", v.describe(), what, maxID)
-	return false
+	return named{at: v}
 }
 
-func readUser(v value, d *draft) {
-	d.id.userAt = v
-	if !v.account("user", &d.id.user) {
-		d.id.invalid = true
+// user finds a user, and reports one that is not there. A number need not be in the
+// user database: account is nil then.
+func (n named) user(db *accounts) (uid uint32, account *Account, ok bool) {
+	if n.name == "" {
+		return 0, nil, false
 	}
+	if a, found := db.user(n.name); found {
+		return a.uid, &a, true
+	}
+	if uid, ok = parseID(n.name); !ok {
+		n.at.fail("there is no user %q in %s%s", n.name, passwdFile, didYouMean(n.name, db.userNames()))
+	}
+	return uid, nil, ok
 }
 
-func readGroup(v value, d *draft) {
-	d.id.groupAt = v
-	if !v.account("group", &d.id.group) {
-		d.id.invalid = true
+// group finds a group, and reports one that is not there.
+func (n named) group(db *accounts) (gid uint32, ok bool) {
+	if n.name == "" {
+		return 0, false
 	}
+	if gid, ok = db.group(n.name); !ok {
+		n.at.fail("there is no group %q in %s%s", n.name, groupFile, didYouMean(n.name, db.groupNames()))
+	}
+	return gid, ok
 }
+
+func readUser(v value, d *draft) { d.id.userAt, d.id.user = v, v.account("user") }
+
+func readGroup(v value, d *draft) { d.id.groupAt, d.id.group = v, v.account("group") }
 
 // maxGroups is NGROUPS_MAX.
 const maxGroups = 65536
 
 func readGroups(v value, d *draft) {
-	d.id.groupsAt = v
-	names, values := make([]string, 0, len(v.node.Content)), []value(nil)
-	good := true
-	isList := v.list(func(v value) {
-		var name string
-		good = v.account("group", &name) && good
-		names, values = append(names, name), append(values, v)
-	})
-	if isList && len(names) > maxGroups {
-		v.fail("%d are too many: a process has at most %d", len(names), maxGroups)
-		good = false
+	d.id.groupsAt, d.id.groups = v, nil
+	v.list(func(v value) { d.id.groups = append(d.id.groups, v.account("group")) })
+	if n := len(d.id.groups); n > maxGroups {
+		v.fail("%d are too many: a process has at most %d", n, maxGroups)
 	}
-	if !isList || !good {
-		d.id.invalid = true
-	}
-	d.id.groups, d.id.groupValues = names, values
 }
 
-// identity resolves what the entry says of its user; nil if that is nothing, or wrong.
+// identity resolves what the entry says of its user; nil if that is nothing. What is
+// wrong with one key does not keep the others from being looked at.
 func (l *loader) identity(k *identityKeys) *Identity {
-	if k.invalid || k.user == "" && k.group == "" && k.groups == nil {
+	id := &Identity{
+		User: k.user.name, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
+		group: k.groupAt.given(), groups: k.groupsAt.given(),
+	}
+	if !k.userAt.given() && !id.group && !id.groups {
 		return nil
 	}
 	db, err := l.accounts()
 	if err != nil {
 		for _, at := range []value{k.userAt, k.groupAt, k.groupsAt} {
-			if at.errs != nil { // the key is given
+			if at.given() {
 				at.fail("%v", err)
 			}
 		}
 		return nil
 	}
-	id := &Identity{
-		User: k.user, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
-		group: k.group != "", groups: k.groups != nil,
-	}
 	other := false // than the daemon's user
-	if k.user != "" {
-		account, found := db.user(k.user)
-		if found {
-			id.Account = &account
-		} else if number, ok := parseID(k.user); !ok {
-			k.userAt.fail("there is no user %q in %s%s", k.user, passwdFile, didYouMean(k.user, db.userNames()))
-			return nil
-		} else {
-			account.uid = number
-		}
-		other, id.UID = account.uid != id.UID, account.uid
+	if k.userAt.given() {
+		uid, account, ok := k.user.user(db)
+		other = ok && uid != id.UID
+		id.UID, id.Account = uid, account
 		switch {
-		case found && other:
+		case !other:
+		case account == nil && !id.group:
+			k.userAt.fail("user %s is not in %s: its group must be given as well", k.user.name, passwdFile)
+		case account != nil:
 			id.GID = account.gid
-		case !found && !id.group && other:
-			k.userAt.fail("user %s is not in %s: its group must be given as well", k.user, passwdFile)
-			return nil
+		}
+		if other && l.host.mayBe(uid, k.userAt) && !id.group {
+			l.host.mayHave(id.GID, k.userAt)
 		}
 	}
 	if id.group {
-		gid, ok := db.group(k.group)
-		if !ok {
-			k.groupAt.fail("there is no group %q in %s%s", k.group, groupFile, didYouMean(k.group, db.groupNames()))
-			return nil
+		gid, ok := k.group.group(db)
+		if id.GID = gid; ok {
+			l.host.mayHave(gid, k.groupAt)
 		}
-		id.GID = gid
 	}
 	switch {
 	case id.groups:
 		id.Groups = make([]uint32, 0, len(k.groups))
-		for i, name := range k.groups {
-			gid, ok := db.group(name)
-			if !ok {
-				k.groupValues[i].fail("there is no group %q in %s%s", name, groupFile, didYouMean(name, db.groupNames()))
-				continue
-			}
+		for _, g := range k.groups {
+			gid, _ := g.group(db)
 			id.Groups = append(id.Groups, gid)
 		}
 		slices.Sort(id.Groups)
 		id.Groups = slices.Compact(id.Groups)
+		l.host.maySetGroups(k.groupsAt)
 	case other && id.Account != nil:
 		id.Groups = db.groupsOf(id.Account.Name, id.GID)
 	case other:
 		id.Groups = []uint32{id.GID}
 	}
-	l.host.mayBe(id, k)
 	return id
 }
 

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -34,9 +33,7 @@ func withHost(h *host, keys string) (*Entry, string) {
 	text := "entries:\n  a:\n    command: x\n    " + strings.ReplaceAll(keys, "\n", "\n    ")
 	c, err := load(path, &memoryFiles{all: []Source{{path, []byte(text)}, {passwdFile, []byte(testPasswd)}, {groupFile, []byte(testGroup)}}}, h)
 	if err != nil {
-		var errs Errors
-		errors.As(err, &errs)
-		return nil, strings.TrimPrefix(errs[0].Error(), path+":")
+		return nil, strings.ReplaceAll("\n"+err.Error(), "\n"+path+":", "\n")[1:]
 	}
 	return c.Entries[0], ""
 }
@@ -125,6 +122,11 @@ func TestIdentityErrors(t *testing.T) {
 		{"group: dockr", `4: entries.a.group: there is no group "dockr" in /etc/group: did you mean "docker"?`},
 		{"groups: docker", `4: entries.a.groups: "docker" is not a list`},
 		{"groups: [docker, -1]", `4: entries.a.groups[1]: "-1" is not the name of a group`},
+		{"user: nosuch\ngroup: nosuch1", "4: entries.a.user: there is no user \"nosuch\" in /etc/passwd\n5: entries.a.group: there is no group \"nosuch1\" in /etc/group"},
+		{"user: deploy\ngroup: nosuch2\ngroups: [adm, nosuch3, nosuch4]", "5: entries.a.group: there is no group \"nosuch2\" in /etc/group\n6: entries.a.groups[1]: there is no group \"nosuch3\" in /etc/group\n6: entries.a.groups[2]: there is no group \"nosuch4\" in /etc/group"},
+		{"user: 4242\ngroups: [nosuch]", "4: entries.a.user: user 4242 is not in /etc/passwd: its group must be given as well\n5: entries.a.groups[0]: there is no group \"nosuch\""},
+		{"user: a/b\ngroup: nosuch\ngroups: [-1, nosuch]", "4: entries.a.user: \"a/b\" is not the name of a user, nor a number from 0 to 4294967294\n5: entries.a.group: there is no group \"nosuch\" in /etc/group\n" +
+			"6: entries.a.groups[0]: \"-1\" is not the name of a group, nor a number from 0 to 4294967294\n6: entries.a.groups[1]: there is no group \"nosuch\" in /etc/group"},
 		{"groups: [docker, nope]", `4: entries.a.groups[1]: there is no group "nope"`},
 	} {
 		if _, got := withHost(nil, test.keys); !strings.HasPrefix(got, test.want) {
@@ -141,6 +143,8 @@ func TestMay(t *testing.T) {
 		want string
 	}{
 		{plainHost(), "user: deploy", `4: entries.a.user: "deploy" is not the user that sentryd runs as, 12345: only root, or a process with CAP_SETUID, can do that`},
+		{plainHost(), "user: deploy\ngroup: nosuch\ngroups: [adm]", "4: entries.a.user: \"deploy\" is not the user that sentryd runs as, 12345: only root, or a process with CAP_SETUID, can do that\n" +
+			"5: entries.a.group: there is no group \"nosuch\" in /etc/group\n6: entries.a.groups: cannot be set: only root, or a process with CAP_SETGID, can do that"},
 		{plainHost(), "nice: -1", `4: entries.a.nice: -1 is below 0: only root, or a process with CAP_SYS_NICE`},
 		{plainHost(), "nice: 0", ""},
 		{plainHost(), "rlimits: {nofile: 1001}", `4: entries.a.rlimits.nofile: 1001 is above sentryd's own hard limit, 1000: only root`},
