@@ -46,7 +46,7 @@ func readUmask(v value, d *draft) {
 		return
 	}
 	if v.node.Tag != "!!str" || !octal.MatchString(text) {
-		v.fail("%s is not %s", v.describe(), want)
+		v.fail("%s is not %s", v.asWritten(), want)
 		return
 	}
 	n, _ := strconv.ParseInt(text, 8, 32)

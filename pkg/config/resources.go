@@ -63,8 +63,9 @@ func (v value) cores(to *float64) {
 		return
 	}
 	n, err := strconv.ParseFloat(s, 64)
-	if !v.plain() || !decimalFraction.MatchString(s) || err != nil || n < minCPU || n > maxCPU {
-		v.fail("%s is not %s", v.describe(), want)
+	number := decimalFraction.MatchString(s)
+	if !v.plain() || !number || err != nil || n < minCPU || n > maxCPU {
+		v.refuse(want, number)
 		return
 	}
 	*to = n

@@ -10,19 +10,40 @@ import (
 
 // truth reads true or false. "yes" and "on" are strings in YAML 1.2.
 func (v value) truth(to *bool) {
-	s, ok := v.scalar("true or false")
+	const want = "true or false"
+	s, ok := v.scalar(want)
+	is := s == "true" || s == "false"
 	switch {
 	case !ok:
-	case v.plain() && s == "true":
-		*to = true
-	case v.plain() && s == "false":
-		*to = false
+	case is && v.plain():
+		*to = s == "true"
 	default:
-		v.fail("%s is not true or false", v.describe())
+		v.refuse(want, is)
 	}
 }
 
-var decimal = syntax(`^(0|-?[1-9][0-9]*)$`)
+var (
+	decimal = syntax(`^(0|-?[1-9][0-9]*)$`)
+	// digits may be taken for a decimal number, and by other programs are.
+	digits = syntax(`^[+-]?[0-9][0-9_]*$`)
+)
+
+// refuse reports a number, a duration, a size or a truth value that is none. quotes
+// says whether its quotes, if it has any, are a mistake.
+func (v value) refuse(want string, quotes bool) {
+	switch s := v.node.Value; {
+	case quotes && !v.plain():
+		want += ", without quotes"
+	case decimal.MatchString(s) || !digits.MatchString(s):
+	case strings.Contains(s, "_"):
+		want += ", without underscores"
+	case s[0] == '+':
+		want += ", without a plus"
+	default:
+		want += ", without leading zeros"
+	}
+	v.fail("%s is not %s", v.asWritten(), want)
+}
 
 // integer reads a whole number from lowest to highest, in decimal digits alone.
 func (v value) integer(to *int, lowest, highest int) {
@@ -32,8 +53,9 @@ func (v value) integer(to *int, lowest, highest int) {
 		return
 	}
 	n, err := strconv.Atoi(s)
-	if !v.plain() || !decimal.MatchString(s) || err != nil || n < lowest || n > highest {
-		v.fail("%s is not %s", v.describe(), want)
+	number := decimal.MatchString(s)
+	if !v.plain() || !number || err != nil || n < lowest || n > highest {
+		v.refuse(want, number)
 		return
 	}
 	*to = n
@@ -54,7 +76,7 @@ func (v value) duration(to *time.Duration) {
 	var d time.Duration
 	switch {
 	case strings.HasPrefix(s, "-"):
-		v.fail("%s must not be negative", v.describe())
+		v.fail("%s must not be negative", v.asWritten())
 		return
 	case v.plain() && decimal.MatchString(s):
 		ms, err := strconv.ParseInt(s, 10, 64)
@@ -69,11 +91,11 @@ func (v value) duration(to *time.Duration) {
 			d = -1 // the syntax is right: it overflows
 		}
 	default:
-		v.fail("%s is not %s", v.describe(), want)
+		v.refuse(want, decimal.MatchString(s))
 		return
 	}
 	if d < 0 || d > maxDuration {
-		v.fail("%s is too long: at most %dh", v.describe(), int(maxDuration.Hours()))
+		v.fail("%s is too long: at most %dh", v.asWritten(), int(maxDuration.Hours()))
 		return
 	}
 	*to = d
@@ -97,13 +119,13 @@ func (v value) size(to *int64, lowest, highest int64) {
 	}
 	m := sizeText.FindStringSubmatch(s)
 	if m == nil || (m[2] == "" && !v.plain()) {
-		v.fail("%s is not %s", v.describe(), want)
+		v.refuse(want, m != nil)
 		return
 	}
 	n, err := strconv.ParseInt(m[1], 10, 64)
 	unit := sizeUnits[m[2]]
 	if err != nil || n > highest/unit || n*unit < lowest {
-		v.fail("%s is out of range: from %d to %d bytes", v.describe(), lowest, highest)
+		v.fail("%s is out of range: from %d to %d bytes", v.asWritten(), lowest, highest)
 		return
 	}
 	*to = n * unit

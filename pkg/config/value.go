@@ -84,6 +84,14 @@ func (v value) describe() string {
 	}
 }
 
+// asWritten names the value where quotes make a difference: it has those of the file.
+func (v value) asWritten() string {
+	if v.node.Kind == yaml.ScalarNode && v.plain() {
+		return printable(v.node.Value)
+	}
+	return v.describe()
+}
+
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
 
 // plain says whether the value was written without quotes, so that YAML gives
@@ -211,7 +219,7 @@ func (v value) each(f func(key string, v value)) bool {
 	return true
 }
 
-// printable returns a key as it can stand in a message of one line.
+// printable returns a key or a value as it can stand in a message of one line.
 func printable(name string) string {
 	quoted := strconv.Quote(name)
 	switch {
