@@ -110,14 +110,18 @@ func readRlimits(v value, d *draft) {
 			}
 			l.Hard = l.Soft
 		} else {
-			var soft, hard bool
-			decode(v, []key[Rlimit]{
-				{name: "soft", read: func(v value, l *Rlimit) { soft = v.limit(r, &l.Soft) }},
-				{name: "hard", read: func(v value, l *Rlimit) { hard = v.limit(r, &l.Hard) }},
+			var soft, hard bool // given
+			errors := len(*v.errs)
+			meant := decode(v, []key[Rlimit]{
+				{name: "soft", read: func(v value, l *Rlimit) { soft = true; v.limit(r, &l.Soft) }},
+				{name: "hard", read: func(v value, l *Rlimit) { hard = true; v.limit(r, &l.Hard) }},
 			}, &l)
+			soft, hard = soft || slices.Contains(meant, "soft"), hard || slices.Contains(meant, "hard")
 			switch {
 			case !soft || !hard:
 				v.fail("must have both, soft and hard: or write one number for both")
+				return
+			case len(*v.errs) > errors:
 				return
 			case l.Soft > l.Hard:
 				v.fail("the soft limit is above the hard one")

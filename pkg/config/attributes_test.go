@@ -35,6 +35,18 @@ no_new_privileges: true`)
 	}
 }
 
+// TestRlimitErrorsComeOnce: that both limits must be given is not said where one is misspelt or wrong.
+func TestRlimitErrorsComeOnce(t *testing.T) {
+	for keys, want := range map[string]string{
+		"rlimits: {nofile: {sotf: 2, hard: 1}}": `4: entries.a.rlimits.nofile: unknown key "sotf": did you mean "soft"?`,
+		"rlimits: {nofile: {soft: x, hard: 1}}": `4: entries.a.rlimits.nofile.soft: x is not a whole number from 0 to 9223372036854775807`,
+	} {
+		if _, got := withHost(nil, keys); got != want {
+			t.Errorf("%q: %s\nwant %s", keys, got, want)
+		}
+	}
+}
+
 // TestRlimitsMerge: an entry's limits are those of the defaults and its own.
 func TestRlimitsMerge(t *testing.T) {
 	c := mustParse(t, "defaults: {rlimits: {core: 0, nofile: 5}}\nentries: {a: {command: x, rlimits: {nofile: 6}}, b: {command: x}}")
@@ -74,6 +86,7 @@ func TestAttributeErrors(t *testing.T) {
 		{"rlimits: {nofile: {soft: 2, hard: 1}}", `4: entries.a.rlimits.nofile: the soft limit is above the hard one`},
 		{"rlimits: {nofile: {soft: unlimited, hard: 1}}", `4: entries.a.rlimits.nofile: the soft limit is above`},
 		{"rlimits: {nofile: {sotf: 2, hard: 1}}", `4: entries.a.rlimits.nofile: unknown key "sotf": did you mean "soft"?`},
+		{"rlimits: {nofile: {sotf: 2}}", "4: entries.a.rlimits.nofile: unknown key \"sotf\": did you mean \"soft\"?\n4: entries.a.rlimits.nofile: must have both, soft and hard"},
 		{"rlimits: {nofile: [1, 2]}", `4: entries.a.rlimits.nofile: a list is not`},
 		{"rlimits: 5", `4: entries.a.rlimits: "5" is not a map`},
 		{"capabilities: NET_RAW", `4: entries.a.capabilities: "NET_RAW" is not a list`},

@@ -95,8 +95,9 @@ const maxFailures = 10_000
 // draft is an entry while it is read.
 type draft struct {
 	Entry
-	commandAt, argsAt, envFileAt value // where each is given, for errors that need more than one key
-	badCommand, badArgs          bool  // an error was reported already
+	commandAt, argsAt, envFileAt value    // where each is given, for errors that need more than one key
+	badCommand, badArgs          bool     // an error was reported already
+	meant                        []string // what unknown keys are likely to be
 	id                           identityKeys
 	host                         *host
 	socketsAt                    []value // the address of each socket
@@ -164,7 +165,7 @@ var stopKeys = []key[Stop]{
 func readDescendants(v value, d *draft) {
 	limit := Descendants{Action: ActionReport}
 	var failures, within bool
-	decode(v, []key[Descendants]{
+	meant := decode(v, []key[Descendants]{
 		{name: "failures", read: func(v value, l *Descendants) {
 			failures = true
 			v.integer(&l.Failures, 0, maxFailures)
@@ -178,6 +179,8 @@ func readDescendants(v value, d *draft) {
 		}},
 		{name: "action", read: func(v value, l *Descendants) { v.oneOf(&l.Action, ActionReport, ActionRestart) }},
 	}, &limit)
+	failures = failures || slices.Contains(meant, "failures")
+	within = within || slices.Contains(meant, "within")
 	if v.node.Kind == yaml.MappingNode && !(failures && within) {
 		v.fail("must have both, failures and within")
 	}
@@ -270,7 +273,9 @@ func (d *draft) finish(name string, v value) *Entry {
 	given := d.commandAt.given()
 	switch w := e.written; {
 	case !given:
-		v.fail(`the key "command" is missing`)
+		if !slices.Contains(d.meant, "command") {
+			v.fail(`the key "command" is missing`)
+		}
 		return &e
 	case d.badCommand || d.badArgs:
 		return &e

@@ -82,8 +82,8 @@ func (l *loader) document(path string, data []byte, keys []key[file]) (f file, o
 	}
 	f.Config = l.config
 	v := rootValue(root, path, &l.errs)
-	decode(v, keys, &f)
-	if f.entries == nil && root.Kind == yaml.MappingNode {
+	meant := decode(v, keys, &f)
+	if f.entries == nil && root.Kind == yaml.MappingNode && !slices.Contains(meant, "entries") {
 		v.failAt(1, `the key "entries" is missing: write "entries: {}" for none`)
 	}
 	return f, true
@@ -95,7 +95,7 @@ func (l *loader) main(path string, data []byte) {
 		return
 	}
 	if f.defaults != nil {
-		decode(*f.defaults, entryKeys, &l.defaults)
+		l.defaults.meant = decode(*f.defaults, entryKeys, &l.defaults)
 	}
 	if f.entries != nil {
 		l.entries(*f.entries)
@@ -146,7 +146,7 @@ func (l *loader) entries(v value) {
 			return
 		}
 		d := l.defaults.clone()
-		decode(v, entryKeys, &d)
+		d.meant = slices.Concat(d.meant, decode(v, entryKeys, &d))
 		if v.node.Kind != yaml.MappingNode {
 			return
 		}

@@ -56,8 +56,7 @@ func readSockets(v value, d *draft) {
 	v.list(func(v value) {
 		s := socketDraft{Socket: Socket{Mode: defaultSocketMode}, base: d.base}
 		errors := len(*v.errs)
-		decode(v, socketKeys, &s)
-		s.check(v)
+		s.check(v, decode(v, socketKeys, &s))
 		if len(*v.errs) > errors {
 			return
 		}
@@ -149,12 +148,13 @@ func socketAddress(text string) (network, address, problem string) {
 	return network, net.JoinHostPort(host, port), ""
 }
 
-// check reports what is missing of a socket given at v, and what does not go together.
-func (s *socketDraft) check(v value) {
-	if !s.nameAt.given() {
+// check reports what is missing of a socket given at v, unless it is meant by an unknown
+// key, and what does not go together.
+func (s *socketDraft) check(v value, meant []string) {
+	if !s.nameAt.given() && !slices.Contains(meant, "name") {
 		v.fail(`the key "name" is missing`)
 	}
-	if !s.listenAt.given() {
+	if !s.listenAt.given() && !slices.Contains(meant, "listen") {
 		v.fail(`the key "listen" is missing`)
 	}
 	switch {

@@ -8,16 +8,22 @@ import (
 // didYouMean returns `: did you mean "delay"?` for a word that is a slip of
 // the pen away from one of the candidates, and "" otherwise.
 func didYouMean(word string, candidates []string) string {
+	best := nearest(word, candidates)
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(": did you mean %q?", best)
+}
+
+// nearest returns the candidate that is meant, or "".
+func nearest(word string, candidates []string) string {
 	best, distance := "", len(word)/3+1
 	for _, c := range candidates {
 		if d := editDistance(strings.ToLower(word), strings.ToLower(c), distance); d <= distance && (best == "" || d < distance) {
 			best, distance = c, d
 		}
 	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf(": did you mean %q?", best)
+	return best
 }
 
 // editDistance is the number of insertions, deletions, replacements and swaps

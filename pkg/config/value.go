@@ -248,8 +248,9 @@ type key[T any] struct {
 	inPlace bool         // a reload changes it without a restart
 }
 
-// decode reads a map into a T by its table of keys.
-func decode[T any](v value, keys []key[T], to *T) {
+// decode reads a map into a T by its table of keys, and returns those that unknown keys
+// of the map are likely to be: that one of them is missing is said already.
+func decode[T any](v value, keys []key[T], to *T) (meant []string) {
 	v.each(func(name string, at value) {
 		i := slices.IndexFunc(keys, func(k key[T]) bool { return k.name == name })
 		if i < 0 {
@@ -258,8 +259,10 @@ func decode[T any](v value, keys []key[T], to *T) {
 				names[i] = keys[i].name
 			}
 			at.failAt(at.at, v.within(fmt.Sprintf("unknown key %q%s", name, didYouMean(name, names))))
+			meant = append(meant, nearest(name, names))
 			return
 		}
 		keys[i].read(at, to)
 	})
+	return meant
 }
