@@ -203,6 +203,7 @@ func TestOneLineErrors(t *testing.T) {
 		{"buffer unit", "proc_connector: {buffer: 64 mb}\nentries: {}", `:1: proc_connector.buffer: 64 mb is not a size: write bytes (65536) or a whole number with a unit (64MiB, 64MB)`},
 		{"buffer underscore", "proc_connector: {buffer: 65_536}\nentries: {}", `:1: proc_connector.buffer: 65_536 is not a size: write bytes (65536) or a whole number with a unit (64MiB, 64MB), without underscores`},
 		{"missing include", "include: [a.yaml]\nentries: {}", `:1: include[0]: /etc/sentryd/a.yaml: no such file or directory`},
+		{"include of itself", "include: [./test.yaml, '*.yaml', /etc/sentryd/test.yaml]\nentries: {}", ":1: include[0]: \"./test.yaml\" is this file itself\n/etc/sentryd/test.yaml:1: include[2]: \"/etc/sentryd/test.yaml\" is this file itself"},
 		{"include pattern", "include: ['[']\nentries: {}", `:1: include[0]: "[" is not a pattern: a bracket is not closed`},
 		{"missing env file", entry("env_file: a.env"), `:4: entries.a.env_file: /etc/sentryd/a.env: no such file or directory`},
 	} {

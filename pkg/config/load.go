@@ -105,7 +105,8 @@ func (l *loader) main(path string, data []byte) {
 	}
 }
 
-// include reads the files that the patterns match, each once.
+// include reads the files that the patterns match, each once. A pattern may match the
+// main file too, which is passed over.
 func (l *loader) include(main string, v value) {
 	seen := map[string]bool{main: true}
 	v.list(func(v value) {
@@ -120,6 +121,10 @@ func (l *loader) include(main string, v value) {
 		paths, err := l.files.match(l.base, text)
 		if err != nil {
 			v.fail("%v", err)
+			return
+		}
+		if !hasWildcard(text) && paths[0] == main {
+			v.fail("%q is this file itself", text)
 			return
 		}
 		for _, path := range paths {
