@@ -207,6 +207,10 @@ func TestRefusedReload(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	unknown := func() {
+		d.configure("control: {users: [no-such-user]}\nentries: {a: {command: sleep 1, count: -1}}\n")
+	}
+
 	for _, c := range []struct {
 		name string
 		do   func()
@@ -215,6 +219,8 @@ func TestRefusedReload(t *testing.T) {
 		{"unknown key", func() { d.configure("entries: {a: {command: sleep 1, dleay: 3}}\n") }, ".yaml:2: "},
 		{"not YAML", func() { d.configure("entries: {a: [\n") }, ".yaml:"},
 		{"two mistakes", func() { d.configure("entries:\n  a: {command: sleep 1, count: -1}\n  b: {count: 1}\n") }, ".yaml:4: "},
+		{"nobody of that name", unknown, ".yaml:2: control.users[0]: there is no user"},
+		{"a mistake beside that", unknown, ".yaml:3: entries.a.count: "},
 		{"empty", func() { replaceFile(t, d.configPath(), "", 0o644) }, ".yaml"},
 		{"missing", func() { os.Remove(d.configPath()) }, "no such file"},
 		{"a directory", func() { os.Remove(d.configPath()); os.Mkdir(d.configPath(), 0o755) }, "is a directory"},

@@ -261,9 +261,12 @@ func TestCheck(t *testing.T) {
 	if code != 2 || out != "" || errs != want {
 		t.Errorf("exit code %d, %q, %q, want %q", code, out, errs, want)
 	}
-	nobody := write("nobody.yaml", "control: {users: [no-such-user]}\nentries: {}\n")
-	if code, _, errs := sentryd("check", "-c", nobody); code != 2 || !strings.Contains(errs, nobody+": control.users: \"no-such-user\"") {
-		t.Errorf("exit code %d, %q", code, errs)
+	nobody := write("nobody.yaml", "control: {users: [no-such-user], groups: [no-such-group]}\nentries: {a: {comand: x}}\n")
+	want = nobody + ":1: control.users[0]: there is no user \"no-such-user\" in /etc/passwd\n" +
+		nobody + ":1: control.groups[0]: there is no group \"no-such-group\" in /etc/group\n" +
+		nobody + ":2: entries.a: unknown key \"comand\": did you mean \"command\"?\n"
+	if code, _, errs := sentryd("check", "-c", nobody); code != 2 || errs != want {
+		t.Errorf("exit code %d, %q, want %q", code, errs, want)
 	}
 	if code, _, errs := sentryd("check", "-c", "no-such-configuration"); code != 2 || !strings.Contains(errs, "not found") {
 		t.Errorf("exit code %d, %q", code, errs)

@@ -266,9 +266,7 @@ func (d *daemon) open(cfg *config.Config, dir string, saved *state.Daemon, inher
 	if d.serving, err = newServing(d, cfg, dir, inherited); err != nil {
 		return err
 	}
-	if err := d.serving.serve(); err != nil {
-		return err
-	}
+	d.serving.serve()
 	runtime.Gosched() // who waits is answered first
 	return nil
 }

@@ -52,14 +52,7 @@ func newFakeDaemon(t *testing.T, entries ...*view.Entry) *fakeDaemon {
 	if err := listeners.Control(filepath.Join(d.dir, "web", controlSocket)); err != nil {
 		t.Fatal(err)
 	}
-	permit, err := api.NewPermit(nil, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, err := api.NewServer(api.Options{Supervisor: d, Permit: permit, Log: log})
-	if err != nil {
-		t.Fatal(err)
-	}
+	server := api.NewServer(api.Options{Supervisor: d, Log: log})
 	server.Start(listeners)
 	d.end = sync.OnceFunc(func() {
 		server.Shutdown(context.Background())

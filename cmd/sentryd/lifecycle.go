@@ -255,9 +255,6 @@ func newCheckCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := permitOf(cfg); err != nil {
-				return err
-			}
 			// More is known by the daemon alone, which may run in another cgroup.
 			missing, err := limits(cfg, spawn.HostLacks)
 			if err != nil {

@@ -45,16 +45,11 @@ type promised struct{ api.Supervisor }
 // newServing binds the sockets, or takes them over from the former image.
 // Nothing is answered before serve, and nothing that needs the supervisor before start.
 func newServing(d *daemon, cfg *config.Config, dir string, inherited *state.Inherited) (*serving, error) {
-	s := &serving{d: d, cfg: cfg, started: make(chan struct{}), processes: procinfo.New()}
-	var err error
-	log := d.output.Logger()
-	if s.permit, err = permitOf(cfg); err != nil {
-		if inherited == nil {
-			return nil, err
-		}
-		// Known in the preflight a moment ago. No reason to leave the children alone.
-		log.Error("only root and the daemon's user may change anything", "error", err)
+	s := &serving{
+		d: d, cfg: cfg, permit: api.NewPermit(cfg.Control.Users, cfg.Control.Groups),
+		started: make(chan struct{}), processes: procinfo.New(),
 	}
+	log := d.output.Logger()
 	s.listeners = api.NewListeners(log, func() {
 		<-s.started // an address may become free while children are taken over
 		s.sup.ListenersChanged()
@@ -86,16 +81,6 @@ func newServing(d *daemon, cfg *config.Config, dir string, inherited *state.Inhe
 	return s, nil
 }
 
-// permitOf resolves whom a configuration names. A name that nobody has is a
-// mistake in the configuration.
-func permitOf(cfg *config.Config) (*api.Permit, error) {
-	p, err := api.NewPermit(cfg.Control.Users, cfg.Control.Groups)
-	if err != nil {
-		return nil, usagef("%s: %v", cfg.Path, err)
-	}
-	return p, nil
-}
-
 // start has everything answered from now on.
 func (s *serving) start(sup *supervisor.Supervisor) {
 	s.sup, s.promised.Supervisor = sup, described{sup, s.processes}
@@ -104,22 +89,17 @@ func (s *serving) start(sup *supervisor.Supervisor) {
 }
 
 // serve answers that the daemon is there, and everything else once it is started.
-func (s *serving) serve() error {
+func (s *serving) serve() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopped {
-		return nil
+		return
 	}
-	server, err := api.NewServer(api.Options{
+	s.server = api.NewServer(api.Options{
 		Supervisor: &s.promised, Permit: s.permit, Hosts: s.cfg.HTTP.Hosts, Log: s.d.output.Logger(), Ready: s.started,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.metrics.ServeHTTP(w, r) }),
 	})
-	if err != nil {
-		return err
-	}
-	s.server = server
-	server.Start(s.listeners)
-	return nil
+	s.server.Start(s.listeners)
 }
 
 // stop ends serving for good.
@@ -138,12 +118,8 @@ func (s *serving) shutdown() {
 	}
 }
 
-// Prepare binds what the next configuration listens on besides, and checks
-// whom it names.
+// Prepare binds what the next configuration listens on besides.
 func (s *serving) Prepare(next *config.Config) error {
-	if _, err := permitOf(next); err != nil {
-		return err
-	}
 	release, err := s.listeners.Reserve(next.HTTP.Listen)
 	s.release = release
 	return err
@@ -176,9 +152,7 @@ func (s *serving) Suspend() ([]supervisor.Socket, error) {
 // Resume serves again, after a re-exec that failed.
 func (s *serving) Resume() {
 	s.Abandon()
-	if err := s.serve(); err != nil {
-		s.d.output.Logger().Error("http: cannot serve again", "error", err)
-	}
+	s.serve()
 }
 
 // Listeners says which addresses are listened on.

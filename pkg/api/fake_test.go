@@ -256,13 +256,10 @@ func (h *house) logger() *slog.Logger {
 
 func (h *house) newServer(t testing.TB, p peers, permit *Permit) *Server {
 	t.Helper()
-	s, err := NewServer(Options{
+	s := NewServer(Options{
 		Supervisor: h.fakeSupervisor, Permit: permit, Hosts: []string{"sentry.example"}, Log: h.logger(),
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "up 1\n") }),
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	s.peers = p
 	t.Cleanup(func() { s.Shutdown(context.Background()) })
 	return s

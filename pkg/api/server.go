@@ -105,13 +105,9 @@ type Server struct {
 }
 
 // NewServer returns a server that does not listen yet.
-func NewServer(o Options) (*Server, error) {
+func NewServer(o Options) *Server {
 	if o.Permit == nil {
-		p, err := NewPermit(nil, nil)
-		if err != nil {
-			return nil, err
-		}
-		o.Permit = p
+		o.Permit = NewPermit(nil, nil)
 	}
 	s := &Server{
 		supervisor: o.Supervisor, permit: o.Permit, hosts: o.Hosts, metrics: o.Metrics, log: o.Log, supervised: o.Ready, peers: kernelPeers,
@@ -135,7 +131,7 @@ func NewServer(o Options) (*Server, error) {
 			}
 		},
 	}
-	return s, nil
+	return s
 }
 
 // Start accepts connections on the sockets of ls, the ones that are bound later

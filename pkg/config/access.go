@@ -11,7 +11,7 @@ import (
 )
 
 // readListen reads one address, a list of them, or "none".
-func readListen(v value, c *Config) {
+func readListen(v value, f *file) {
 	var list []string
 	one := func(v value) {
 		text, ok := v.scalar("an address: write HOST:PORT (127.0.0.1:8001)")
@@ -35,7 +35,7 @@ func readListen(v value, c *Config) {
 	default:
 		one(v)
 	}
-	c.HTTP.Listen = list
+	f.HTTP.Listen = list
 }
 
 var (
@@ -65,7 +65,7 @@ func isHostName(s string) bool {
 	return len(s) <= 253 && hostName.MatchString(s) && strings.Trim(s, "0123456789.") != ""
 }
 
-func readHosts(v value, c *Config) {
+func readHosts(v value, f *file) {
 	var hosts []string
 	if !v.texts(&hosts) {
 		return
@@ -76,22 +76,5 @@ func readHosts(v value, c *Config) {
 		}
 		hosts[i] = strings.ToLower(h)
 	}
-	c.HTTP.Hosts = hosts
-}
-
-// readAccounts reads a list of users or groups: names or numbers.
-func readAccounts(v value, to *[]string) {
-	list := make([]string, 0, len(v.node.Content))
-	v.list(func(v value) {
-		name, ok := v.scalar("a name or a number")
-		switch {
-		case !ok:
-		case v.node.Tag == "!!int" && !decimal.MatchString(name), v.node.Tag != "!!int" && v.node.Tag != "!!str",
-			name == "", strings.HasPrefix(name, "-"), strings.ContainsAny(name, " \t\n:"):
-			v.fail("%s is not a name or a number", v.describe())
-		default:
-			list = append(list, name)
-		}
-	})
-	*to = list
+	f.HTTP.Hosts = hosts
 }

@@ -43,10 +43,10 @@ func Compare(before, after *Config) Changes {
 	var c Changes
 	for _, section := range []struct {
 		name string
-		keys []key[Config]
+		keys []key[file]
 	}{{"http", httpKeys}, {"control", controlKeys}, {"proc_connector", connectorKeys}} {
 		for _, k := range section.keys {
-			if !equal(k.get(before), k.get(after)) {
+			if !equal(k.get(&file{Config: before}), k.get(&file{Config: after})) {
 				c.Daemon = append(c.Daemon, section.name+"."+k.name)
 			}
 		}

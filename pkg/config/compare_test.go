@@ -75,7 +75,7 @@ func withEntry(t *testing.T, keys string) *Config {
 
 func TestCompareConfigs(t *testing.T) {
 	a := mustParse(t, "entries: {b: {command: x}, d: {command: x}, e: {command: x}}")
-	b := mustParse(t, "http: {listen: none, hosts: [h]}\ncontrol: {users: [u], groups: [g]}\nproc_connector: {enabled: false, events: exit, buffer: 4KiB}\nentries: {a: {command: x}, c: {command: x}, d: {command: x}, f: {command: x}}")
+	b := mustParse(t, "http: {listen: none, hosts: [h]}\ncontrol: {users: [1], groups: [2]}\nproc_connector: {enabled: false, events: exit, buffer: 4KiB}\nentries: {a: {command: x}, c: {command: x}, d: {command: x}, f: {command: x}}")
 	c := Compare(a, b)
 	var got []string
 	for _, e := range c.Entries {

@@ -22,10 +22,10 @@ type HTTP struct {
 	Hosts  []string // further Host names that a loopback address answers to, in lower case
 }
 
-// Control says who may change things, besides root and the daemon's own user:
-// names or decimal ids, not resolved.
+// Control says who may change things, besides root and the daemon's own user: ids,
+// sorted.
 type Control struct {
-	Users, Groups []string
+	Users, Groups []uint32
 }
 
 // ProcConnector configures the kernel's process events.
@@ -64,6 +64,7 @@ func (c *Config) Entry(name string) *Entry {
 type file struct {
 	*Config
 	include, defaults, entries *value
+	users, groups              []named // of control
 }
 
 func keep(to func(*file) **value) func(value, *file) {
@@ -71,9 +72,9 @@ func keep(to func(*file) **value) func(value, *file) {
 }
 
 var fileKeys = []key[file]{
-	{name: "http", read: func(v value, f *file) { decode(v, httpKeys, f.Config) }},
-	{name: "control", read: func(v value, f *file) { decode(v, controlKeys, f.Config) }},
-	{name: "proc_connector", read: func(v value, f *file) { decode(v, connectorKeys, f.Config) }},
+	{name: "http", read: func(v value, f *file) { decode(v, httpKeys, f) }},
+	{name: "control", read: func(v value, f *file) { decode(v, controlKeys, f) }},
+	{name: "proc_connector", read: func(v value, f *file) { decode(v, connectorKeys, f) }},
 	{name: "include", read: keep(func(f *file) **value { return &f.include })},
 	{name: "defaults", read: keep(func(f *file) **value { return &f.defaults })},
 	{name: "entries", read: keep(func(f *file) **value { return &f.entries })},
@@ -93,18 +94,18 @@ func mainFileOnly(v value, _ *file) {
 	v.fail("belongs in the main file: an included file holds entries only")
 }
 
-var httpKeys = []key[Config]{
-	{"listen", readListen, func(c *Config) any { return c.HTTP.Listen }, true},
-	{"hosts", readHosts, func(c *Config) any { return c.HTTP.Hosts }, true},
+var httpKeys = []key[file]{
+	{"listen", readListen, func(f *file) any { return f.HTTP.Listen }, true},
+	{"hosts", readHosts, func(f *file) any { return f.HTTP.Hosts }, true},
 }
 
-var controlKeys = []key[Config]{
-	{"users", func(v value, c *Config) { readAccounts(v, &c.Control.Users) }, func(c *Config) any { return c.Control.Users }, true},
-	{"groups", func(v value, c *Config) { readAccounts(v, &c.Control.Groups) }, func(c *Config) any { return c.Control.Groups }, true},
+var controlKeys = []key[file]{
+	{"users", func(v value, f *file) { f.users = v.accounts("user") }, func(f *file) any { return f.Control.Users }, true},
+	{"groups", func(v value, f *file) { f.groups = v.accounts("group") }, func(f *file) any { return f.Control.Groups }, true},
 }
 
-var connectorKeys = []key[Config]{
-	{"enabled", func(v value, c *Config) { v.truth(&c.ProcConnector.Enabled) }, func(c *Config) any { return c.ProcConnector.Enabled }, true},
-	{"events", func(v value, c *Config) { v.oneOf(&c.ProcConnector.Events, EventsAll, EventsExit) }, func(c *Config) any { return c.ProcConnector.Events }, true},
-	{"buffer", func(v value, c *Config) { v.size(&c.ProcConnector.Buffer, minBuffer, maxBuffer) }, func(c *Config) any { return c.ProcConnector.Buffer }, true},
+var connectorKeys = []key[file]{
+	{"enabled", func(v value, f *file) { v.truth(&f.ProcConnector.Enabled) }, func(f *file) any { return f.ProcConnector.Enabled }, true},
+	{"events", func(v value, f *file) { v.oneOf(&f.ProcConnector.Events, EventsAll, EventsExit) }, func(f *file) any { return f.ProcConnector.Events }, true},
+	{"buffer", func(v value, f *file) { v.size(&f.ProcConnector.Buffer, minBuffer, maxBuffer) }, func(f *file) any { return f.ProcConnector.Buffer }, true},
 }

@@ -197,7 +197,7 @@ func TestOneLineErrors(t *testing.T) {
 		{"listen address", "http: {listen: '127.0.0.256:80'}\nentries: {}", `:1: http.listen: "127.0.0.256:80" is not an address: write HOST:PORT (127.0.0.1:8001, "[::1]:8001"), or "none" for no TCP at all`},
 		{"listen twice", "http: {listen: ['a:1', 'a:1']}\nentries: {}", `:1: http.listen[1]: "a:1" is given twice`},
 		{"host with port", "http: {hosts: ['a:1']}\nentries: {}", `:1: http.hosts: "a:1" is not the name of a host, without a port`},
-		{"user", "control: {users: [07]}\nentries: {}", `:1: control.users[0]: "07" is not a name or a number`},
+		{"user", "control: {users: [07]}\nentries: {}", `:1: control.users[0]: "07" is not the name of a user, nor a number from 0 to 4294967294`},
 		{"buffer", "proc_connector: {buffer: 1KiB}\nentries: {}", `:1: proc_connector.buffer: 1KiB is out of range: from 4096 to 1073741824 bytes`},
 		{"events", "proc_connector: {events: exits}\nentries: {}", `:1: proc_connector.events: "exits" is not all or exit: did you mean "exit"?`},
 		{"buffer unit", "proc_connector: {buffer: 64 mb}\nentries: {}", `:1: proc_connector.buffer: 64 mb is not a size: write bytes (65536) or a whole number with a unit (64MiB, 64MB)`},
@@ -253,8 +253,8 @@ http:
   listen: ["127.0.0.1:0", "[::1]:8001"]
   hosts: [Example.ORG, 10.0.0.1]
 control:
-  users: [deploy, 1000]
-  groups: [sentryd]
+  users: [1000, 33, "1000"]
+  groups: [4]
 proc_connector: {enabled: false, events: exit, buffer: 1MiB}
 defaults:
   delay: 2500
@@ -302,7 +302,7 @@ entries:
 	want := &Config{
 		Name: "test", Path: "/etc/sentryd/test.yaml",
 		HTTP:          HTTP{Listen: []string{"127.0.0.1:0", "[::1]:8001"}, Hosts: []string{"example.org", "10.0.0.1"}},
-		Control:       Control{Users: []string{"deploy", "1000"}, Groups: []string{"sentryd"}},
+		Control:       Control{Users: []uint32{33, 1000}, Groups: []uint32{4}},
 		ProcConnector: ProcConnector{Events: EventsExit, Buffer: 1 << 20},
 		Entries: []*Entry{
 			defaults("list", "sh", "-c", "echo a b"),

@@ -35,6 +35,7 @@ type files interface {
 	read(path string) ([]byte, error)             // the path is absolute
 	match(base, pattern string) ([]string, error) // sorted; a pattern without wildcards must exist
 	sources() []Source                            // what read has returned so far
+	lack(path string) bool                        // it was not recorded: whether there is such a file is not known
 }
 
 // diskFiles reads the file system.
@@ -44,6 +45,8 @@ type diskFiles struct {
 }
 
 func (d *diskFiles) sources() []Source { return d.all }
+
+func (d *diskFiles) lack(string) bool { return false }
 
 func (d *diskFiles) read(path string) ([]byte, error) {
 	if i := slices.IndexFunc(d.all, func(s Source) bool { return s.Path == path }); i >= 0 {
@@ -216,13 +219,18 @@ type memoryFiles struct {
 
 func (m *memoryFiles) sources() []Source { return m.used }
 
+func (m *memoryFiles) lack(path string) bool { return m.index(path) < 0 }
+
+func (m *memoryFiles) index(path string) int {
+	return slices.IndexFunc(m.all, func(s Source) bool { return s.Path == path })
+}
+
 func (m *memoryFiles) read(path string) ([]byte, error) {
-	same := func(s Source) bool { return s.Path == path }
-	i := slices.IndexFunc(m.all, same)
+	i := m.index(path)
 	if i < 0 {
 		return nil, syscall.ENOENT
 	}
-	if !slices.ContainsFunc(m.used, same) {
+	if !slices.ContainsFunc(m.used, func(s Source) bool { return s.Path == path }) {
 		m.used = append(m.used, m.all[i])
 	}
 	return m.all[i].Data, nil

@@ -49,6 +49,12 @@ func (v value) account(what string) named {
 	return named{at: v}
 }
 
+// accounts reads a list of users or groups.
+func (v value) accounts(what string) (list []named) {
+	v.list(func(v value) { list = append(list, v.account(what)) })
+	return list
+}
+
 // user finds a user, and reports one that is not there. A number need not be in the
 // user database: account is nil then.
 func (n named) user(db *accounts) (uid uint32, account *Account, ok bool) {
@@ -83,8 +89,7 @@ func readGroup(v value, d *draft) { d.id.groupAt, d.id.group = v, v.account("gro
 const maxGroups = 65536
 
 func readGroups(v value, d *draft) {
-	d.id.groupsAt, d.id.groups = v, nil
-	v.list(func(v value) { d.id.groups = append(d.id.groups, v.account("group")) })
+	d.id.groupsAt, d.id.groups = v, v.accounts("group")
 	if n := len(d.id.groups); n > maxGroups {
 		v.fail("%d are too many: a process has at most %d", n, maxGroups)
 	}
@@ -147,6 +152,40 @@ func (l *loader) identity(k *identityKeys) *Identity {
 		id.Groups = []uint32{id.GID}
 	}
 	return id
+}
+
+// control resolves whom `control` names.
+func (l *loader) control(users, groups []named) Control {
+	return Control{
+		Users: l.ids(users, passwdFile, func(n named, db *accounts) (uint32, bool) {
+			uid, _, ok := n.user(db)
+			return uid, ok
+		}),
+		Groups: l.ids(groups, groupFile, named.group),
+	}
+}
+
+// ids resolves users or groups, sorted. Versions of sentryd that did not do this here
+// have not recorded the database. From their sources names are left out, until the daemon
+// sees that those of the disk are others, and reads them.
+func (l *loader) ids(list []named, database string, find func(named, *accounts) (uint32, bool)) []uint32 {
+	ids := make([]uint32, 0, len(list))
+	for _, n := range list {
+		id, ok := parseID(n.name)
+		if !ok && !l.files.lack(database) {
+			db, err := l.accounts()
+			if err != nil {
+				n.at.fail("%v", err)
+				continue
+			}
+			id, ok = find(n, db)
+		}
+		if ok {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
 }
 
 // What each of the three keys decides, for the comparison: user also what the

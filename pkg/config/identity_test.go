@@ -241,6 +241,80 @@ func TestIdentityTravels(t *testing.T) {
 	}
 }
 
+// TestControl: whom control names is looked up where entries' users are.
+func TestControl(t *testing.T) {
+	for _, test := range []struct {
+		control       string
+		users, groups []uint32
+		sources       int
+	}{
+		{"users: [www-data, deploy, 4242, '0']", []uint32{0, 33, 1000, 4242}, nil, 3},
+		{"groups: [docker, adm, adm]", nil, []uint32{4, 999}, 3},
+		{"users: [4242], groups: [4294967294]", []uint32{4242}, []uint32{4294967294}, 1},
+		{"users: []", nil, nil, 1},
+	} {
+		c, err := withControl(test.control, "{}")
+		if err != nil {
+			t.Errorf("%s: %v", test.control, err)
+			continue
+		}
+		if diff := cmp.Diff(Control{test.users, test.groups}, c.Control, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", test.control, diff)
+		}
+		if len(c.Sources) != test.sources {
+			t.Errorf("%s: %d sources", test.control, len(c.Sources))
+		}
+	}
+}
+
+func withControl(control, entries string) (*Config, error) {
+	const path = "/etc/sentryd/test.yaml"
+	return Parse(path, []Source{
+		{path, []byte("control: {" + control + "}\nentries: " + entries)},
+		{passwdFile, []byte(testPasswd)}, {groupFile, []byte(testGroup)},
+	})
+}
+
+// TestControlErrors: they come with all others.
+func TestControlErrors(t *testing.T) {
+	const noName = " is not the name of a user, nor a number from 0 to 4294967294"
+	for _, test := range []struct {
+		control string
+		want    []string
+	}{
+		{"users: [nosuch, deplyo], groups: [nosuch]", []string{
+			`1: control.users[0]: there is no user "nosuch" in /etc/passwd`,
+			`1: control.users[1]: there is no user "deplyo" in /etc/passwd: did you mean "deploy"?`,
+			`1: control.groups[0]: there is no group "nosuch" in /etc/group`,
+		}},
+		{"users: [-1, 4294967295, 0x10, '', a b]", []string{
+			`1: control.users[0]: "-1"` + noName, `1: control.users[1]: "4294967295"` + noName, `1: control.users[2]: "0x10"` + noName,
+			`1: control.users[3]: ""` + noName, `1: control.users[4]: "a b"` + noName,
+		}},
+		{"groups: adm", []string{`1: control.groups: "adm" is not a list`}},
+	} {
+		_, err := withControl(test.control, "{a: {command: x, count: -1}}")
+		if err == nil {
+			t.Errorf("%s: accepted", test.control)
+			continue
+		}
+		want := append(test.want, "2: entries.a.count: -1 is not a whole number from 0 to 10000")
+		got := strings.Split(strings.ReplaceAll(err.Error(), "/etc/sentryd/test.yaml:", ""), "\n")
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", test.control, diff)
+		}
+	}
+}
+
+// TestControlOfFormerVersions: they did not record the user database for control, and
+// the daemon goes on from what they did.
+func TestControlOfFormerVersions(t *testing.T) {
+	c, err := parseOne("control: {users: [deploy, 1000], groups: [adm]}\nentries: {}")
+	if err != nil || !slices.Equal(c.Control.Users, []uint32{1000}) || len(c.Control.Groups) > 0 {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
 func TestCompareIdentity(t *testing.T) {
 	for _, test := range []struct{ before, after, want string }{
 		{"user: deploy", "user: 1000", ""},

@@ -50,7 +50,6 @@ func load(path string, fs files, h *host) (*Config, error) {
 	l.config = &Config{
 		Path:          path,
 		HTTP:          HTTP{Listen: []string{defaultListen}, Hosts: []string{}},
-		Control:       Control{Users: []string{}, Groups: []string{}},
 		ProcConnector: ProcConnector{Enabled: true, Events: EventsAll, Buffer: defaultBuffer},
 	}
 	l.defaults = newDraft(l.base)
@@ -94,6 +93,7 @@ func (l *loader) main(path string, data []byte) {
 	if !ok {
 		return
 	}
+	l.config.Control = l.control(f.users, f.groups)
 	if f.defaults != nil {
 		l.defaults.meant = decode(*f.defaults, entryKeys, &l.defaults)
 	}
