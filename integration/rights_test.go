@@ -57,6 +57,9 @@ func TestCurl(t *testing.T) {
 	if code, out := d.runAs(nil, "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-d", "scale=3", url+"x"); code != 0 || out != "404" {
 		t.Errorf("of an unknown entry: exit code %d, printed %q", code, out)
 	}
+	if code, out := d.runAs(nil, "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", url); code != 0 || out != "400" {
+		t.Errorf("without a body: exit code %d, printed %q", code, out)
+	}
 }
 
 // TestScaleTakesCountsOnly: decimal digits from 0 to 10000, and nothing else.

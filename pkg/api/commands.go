@@ -14,7 +14,7 @@ func (s *Server) scaleType(r *http.Request, body []byte) (*answer, error) {
 	if _, err := parseQuery(r); err != nil {
 		return nil, err
 	}
-	if _, err := mediaType(r.Header, formType); err != nil {
+	if _, err := mediaType(r.Header, body, formType); err != nil {
 		return nil, err
 	}
 	count, err := decodeForm(body, "scale")
@@ -29,7 +29,7 @@ func (s *Server) scaleType(r *http.Request, body []byte) (*answer, error) {
 
 // scale answers POST /v1/entries/NAME/scale, JSON or a form.
 func (s *Server) scale(r *http.Request, body []byte) (*answer, error) {
-	mt, err := mediaType(r.Header, jsonType, formType)
+	mt, err := mediaType(r.Header, body, jsonType, formType)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func decodeOptional(r *http.Request, body []byte, known fields) error {
 	if len(body) == 0 {
 		return nil
 	}
-	if _, err := mediaType(r.Header, jsonType); err != nil {
+	if _, err := mediaType(r.Header, body, jsonType); err != nil {
 		return err
 	}
 	return decodeObject(body, known)

@@ -47,12 +47,16 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return b, nil
 }
 
-// mediaType returns the type of a body, which has to be one of those allowed.
-func mediaType(h http.Header, allowed ...string) (string, error) {
+// mediaType returns the type of a body, which has to be one of those allowed. A body
+// that is not there has none.
+func mediaType(h http.Header, body []byte, allowed ...string) (string, error) {
 	if enc := h.Values("Content-Encoding"); len(enc) > 0 {
 		return "", problemf(http.StatusUnsupportedMediaType, "an encoded body (Content-Encoding) is not read")
 	}
 	values := h.Values("Content-Type")
+	if len(body) == 0 && len(values) == 0 {
+		return "", problemf(http.StatusBadRequest, "there is no body: it must have Content-Type %s", strings.Join(allowed, " or "))
+	}
 	if len(values) == 1 {
 		if mt, _, err := mime.ParseMediaType(values[0]); err == nil && slices.Contains(allowed, mt) {
 			return mt, nil
