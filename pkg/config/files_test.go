@@ -216,6 +216,8 @@ func FuzzParse(f *testing.F) {
 		f.Add(data)
 	}
 	f.Add([]byte("entries: {a: {command: &c x, stop: {signal: RTMAX-1}, environment: {A: $(B)}}, b: {command: *c}}"))
+	f.Add([]byte("\r0"))
+	f.Add([]byte("control: {users: [a, 1], groups: [b]}\nentries: {}\n---\nentries: {}\n"))
 	f.Add([]byte("include: ['*']\ndefaults: {env_file: a.env}\nentries: {}\n---\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		const path = "/etc/sentryd/fuzz.yaml"
@@ -235,7 +237,10 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		lines := strings.Count(string(data), "\n") + 1
+		lines := 1 + strings.Count(string(data), "\n")
+		for _, other := range []string{"\r", "\u0085", "\u2028", "\u2029"} { // they end a line in YAML 1.1
+			lines += strings.Count(string(data), other)
+		}
 		for _, e := range err.(Errors) {
 			if e.Line < 1 || e.Line > lines || e.File != path {
 				t.Fatalf("line %d of %d: %v", e.Line, lines, e)
