@@ -127,17 +127,24 @@ func BenchmarkStep(b *testing.B) {
 }
 
 // TestStepCostIsFlat holds what the benchmark shows, with room for a busy
-// machine: were the cost to grow with the slots, it would be 10,000-fold.
+// machine: were the cost to grow with the slots, it would be 10,000-fold, every time.
 func TestStepCostIsFlat(t *testing.T) {
-	const rounds, room = 2000, 50
+	const rounds, room, tries = 2000, 50, 20
 	for name, op := range map[string]func(*crowd){
 		"exit to restart": (*crowd).exitToRestart,
 		"scale by one":    (*crowd).scaleByOne,
 		"take changes":    func(c *crowd) { c.exitToRestart(); c.m.TakeChanges() },
 	} {
-		few, many := cost(newCrowd(t, 10), rounds, op), cost(newCrowd(t, 100000), rounds, op)
-		if many > room*few {
-			t.Errorf("%s: %v with 10 slots, %v with 100,000", name, few/rounds, many/rounds)
+		small, large := newCrowd(t, 10), newCrowd(t, 100000)
+		for i := 1; ; i++ {
+			few, many := cost(small, rounds, op), cost(large, rounds, op)
+			if many <= room*few {
+				break
+			}
+			if i == tries {
+				t.Errorf("%s: %v with 10 slots, %v with 100,000", name, few/rounds, many/rounds)
+				break
+			}
 		}
 	}
 }
