@@ -197,9 +197,12 @@ func get[T any](ctx context.Context, c *Client, path string) (*T, error) {
 	return v, err
 }
 
+// wasCut reports whether a server closed the connection that a request was made by. Where that
+// was before anything had been written net/http has no more than words for it.
 func wasCut(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		err != nil && strings.HasSuffix(err.Error(), "http: server closed idle connection")
 }
 
 func do[T any](ctx context.Context, c *Client, method, path string, body any) (*T, error) {

@@ -8,6 +8,8 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -154,11 +156,10 @@ func TestRequestsOverManyServers(t *testing.T) {
 	h := newHouse(t, asUser(0))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	type count struct{ answered, cut int }
-	counts := make(chan count)
-	for _, address := range []string{h.socket, h.tcp} {
-		go func() {
-			var n count
+	var answered, cut [2]atomic.Int64
+	var clients sync.WaitGroup
+	for i, address := range []string{h.socket, h.tcp} {
+		clients.Go(func() {
 			network := "unix"
 			if address == h.tcp {
 				network = "tcp"
@@ -168,19 +169,18 @@ func TestRequestsOverManyServers(t *testing.T) {
 				resp, err := c.Get("http://localhost/-/healthy")
 				switch {
 				case err == nil && resp.StatusCode == http.StatusOK:
-					n.answered++
+					answered[i].Add(1)
 					resp.Body.Close()
 				case wasCut(err):
-					n.cut++
+					cut[i].Add(1)
 				default:
 					t.Errorf("%s: %v", network, err)
 				}
 				c.CloseIdleConnections()
 			}
-			counts <- n
-		}()
+		})
 	}
-	for range 20 {
+	for n := 0; n < 20 || answered[0].Load() < 20 || answered[1].Load() < 20; n++ {
 		if err := h.server.Shutdown(t.Context()); err != nil {
 			t.Error(err)
 		}
@@ -189,12 +189,9 @@ func TestRequestsOverManyServers(t *testing.T) {
 		request(t, h.over(t, "unix"), "GET", "/-/healthy", "")
 	}
 	cancel()
-	for range 2 {
-		n := <-counts
-		t.Logf("answered %d, cut %d", n.answered, n.cut)
-		if n.answered < 20 {
-			t.Errorf("only %d answered", n.answered)
-		}
+	clients.Wait()
+	for i := range answered {
+		t.Logf("answered %d, cut %d", answered[i].Load(), cut[i].Load())
 	}
 }
 
