@@ -74,6 +74,7 @@ func TestCommands(t *testing.T) {
 		{"status --frob", 2, "", "sentryd: unknown flag: --frob\nTry 'sentryd status --help'.\n"},
 		{"status -o xml", 2, "", "sentryd: --output: \"xml\" is not json\n"},
 		{"completion", 2, "", "sentryd: no shell is named\nTry 'sentryd completion --help'.\n"},
+		{"help stats", 2, "", "sentryd: unknown command \"stats\" for \"sentryd\": did you mean start or status?\nTry 'sentryd help --help'.\n"},
 		{"", 2, "", "sentryd: no command\nTry 'sentryd --help'.\n"},
 	} {
 		code, out, errs := d.ctl(strings.Fields(c.args)...)

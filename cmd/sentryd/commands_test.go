@@ -62,6 +62,9 @@ func TestCommandLines(t *testing.T) {
 		{"completion", 2, nil, "", "no shell is named"},
 		{"completion tcsh", 2, nil, "", `unknown command "tcsh" for "sentryd completion"`},
 		{"status --bogus", 2, nil, "", "unknown flag: --bogus"},
+		{"help stats", 2, nil, "", `unknown command "stats" for "sentryd": did you mean start or status?`},
+		{"help completion tcsh", 2, nil, "", `unknown command "tcsh" for "sentryd completion"`},
+		{"help stop web", 2, nil, "", `unknown command "web" for "sentryd stop"`},
 		{"start --log.format xml", 2, nil, "", `"xml" is not logfmt or json`},
 	} {
 		t.Run(test.line, func(t *testing.T) {

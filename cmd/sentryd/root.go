@@ -108,7 +108,26 @@ slots of the running daemon: "web" is all of an entry, "web:0" its first slot,
 		newVersionCommand(c), newLiftLimitsCommand(c), check,
 	)
 	addCompletionCommand(root)
+	addHelpCommand(root)
 	return root
+}
+
+// addHelpCommand adds cobra's own, made to insist on a command that there is: cobra's
+// prints the usage and succeeds.
+func addHelpCommand(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	help, _, _ := root.Find([]string{"help"})
+	help.RunE = func(_ *cobra.Command, args []string) error {
+		cmd, rest, err := root.Find(args)
+		switch {
+		case err != nil:
+			return err
+		case len(rest) > 0:
+			return fmt.Errorf("unknown command %q for %q", rest[0], cmd.CommandPath())
+		}
+		cmd.InitDefaultHelpFlag()
+		return cmd.Help()
+	}
 }
 
 // addCompletionCommand adds cobra's own, made to insist on a shell that it knows:
