@@ -159,6 +159,9 @@ func TestLogFormats(t *testing.T) {
 				if _, err := time.Parse(time.RFC3339Nano, r["time"]); err != nil {
 					t.Errorf("%v: %v", r, err)
 				}
+				if _, err := time.ParseDuration(r["uptime"]); r["msg"] == "exited" && err != nil {
+					t.Errorf("%v: %v", r, err)
+				}
 			}
 		})
 	}

@@ -20,8 +20,8 @@ func TestJSON(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	h.Begin(Record{Key: k, PID: 7, Incarnation: 3, Time: at, Text: "Started at 1.", Msg: "started"})
 	write(t, f, "say \"hi\"\x1b[2J\n")
-	h.End(Record{Key: k, PID: 7, Incarnation: 3, Time: at, Msg: "exited", Level: slog.LevelInfo, Attrs: []slog.Attr{slog.Int("code", 3)}})
-	h.Logger().Warn("careful", "why", "test")
+	h.End(Record{Key: k, PID: 7, Incarnation: 3, Time: at, Msg: "exited", Level: slog.LevelInfo, Attrs: []slog.Attr{slog.Int("code", 3), slog.Duration("uptime", 4003*time.Millisecond)}})
+	h.Logger().Warn("careful", "why", "test", "every", 5*time.Second)
 	h.Print(Record{Time: at, Text: "Bye."})
 	var got []map[string]any
 	for _, line := range h.lines(5) {
@@ -42,8 +42,8 @@ func TestJSON(t *testing.T) {
 	want := []map[string]any{
 		slot(map[string]any{"msg": "started"}),
 		slot(map[string]any{"msg": `say "hi"\x1b[2J`, "stream": "output"}),
-		slot(map[string]any{"msg": "exited", "code": 3.0}),
-		{"level": "WARN", "msg": "careful", "why": "test"},
+		slot(map[string]any{"msg": "exited", "code": 3.0, "uptime": "4.003s"}),
+		{"level": "WARN", "msg": "careful", "why": "test", "every": "5s"},
 		{"level": "INFO", "msg": "Bye."},
 	}
 	if d := cmp.Diff(want, got); d != "" {

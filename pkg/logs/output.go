@@ -149,7 +149,7 @@ func (o *Output) open(opt Options) error {
 	if format == Seed {
 		format = Logfmt
 	}
-	o.logger = slog.New(newHandler(format, o.diag, opt.Level))
+	o.logger = slog.New(newHandler(format, o.diag, &slog.HandlerOptions{Level: opt.Level, ReplaceAttr: withUnit}))
 	o.boot = bootID()
 	o.reader = newReader(o, newSink(opt.Out), newSink(opt.Err), newFormatter(opt.Format, opt.Color))
 	return nil
