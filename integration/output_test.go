@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -124,7 +125,8 @@ func TestLineWithoutEnd(t *testing.T) {
 	}
 }
 
-// TestReaderGone is `sentryd start | head -1`: the daemon goes on.
+// TestReaderGone is `sentryd start | head -1`: the daemon goes on, and says in its
+// state that output is dropped.
 func TestReaderGone(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -139,10 +141,17 @@ func TestReaderGone(t *testing.T) {
 	}
 	r.Close()
 	d.await("restarts", func(s *state) bool { return s.entry("a").Starts > 30 })
+	const dropped = "Standard output fails (broken pipe): what would be printed is dropped until it works again."
+	says := func(s *state) bool { return slices.Contains(s.Daemon.Missing, dropped) }
+	d.await("the state says that output is dropped", says)
+	if _, out, _ := d.ctl("status"); !strings.Contains(out, "\n! "+dropped+"\n") {
+		t.Errorf("status says\n%s", out)
+	}
 	s := d.reexec()
 	if s.Daemon.PID != d.pid {
 		t.Errorf("the pid is %d, was %d", s.Daemon.PID, d.pid)
 	}
+	d.await("the state says so after a re-exec", says)
 	starts := s.entry("a").Starts
 	d.await("restarts after a re-exec", func(s *state) bool { return s.entry("a").Starts > starts+30 })
 	d.stop()

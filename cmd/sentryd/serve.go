@@ -83,7 +83,7 @@ func newServing(d *daemon, cfg *config.Config, dir string, inherited *state.Inhe
 
 // start has everything answered from now on.
 func (s *serving) start(sup *supervisor.Supervisor) {
-	s.sup, s.promised.Supervisor = sup, described{sup, s.processes}
+	s.sup, s.promised.Supervisor = sup, &described{Supervisor: sup, processes: s.processes, output: s.d.output}
 	s.metrics = metrics.New(func() *view.State { return sup.Scrape(s.d.output) }, s.processes)
 	close(s.started)
 }

@@ -42,6 +42,7 @@ type Output struct {
 	boot   string
 
 	dropped atomic.Uint64
+	failing atomic.Pointer[error] // why writing to Options.Out failed the last time; nil: it did not
 
 	life sync.Mutex // serialises Pause, Resume and Close; taken before mu
 
@@ -162,6 +163,15 @@ func (o *Output) publish() {
 		o.volatile = err
 		o.logger.Warn("what is read and not yet printed is lost if this daemon is killed", "error", err)
 	}
+}
+
+// Failing says why lines are dropped, as the last write to Options.Out failed; nil when
+// it did not.
+func (o *Output) Failing() error {
+	if why := o.failing.Load(); why != nil {
+		return *why
+	}
+	return nil
 }
 
 // Volatile says why what was read and is not yet printed would be lost if this

@@ -293,6 +293,9 @@ func TestOutputFails(t *testing.T) {
 	waitDropped(t, o, 1)
 	o.Print(Record{Text: "lost 2"})
 	waitDropped(t, o, 2)
+	if err := o.Failing(); err != unix.EPIPE {
+		t.Errorf("it fails with %v", err)
+	}
 	read = open(os.O_RDONLY)
 	defer read.Close()
 	o.Print(Record{Text: "seen"})
@@ -302,6 +305,9 @@ func TestOutputFails(t *testing.T) {
 		if !in.Scan() || in.Text() != want {
 			t.Fatalf("%q, want %q (%v)", in.Text(), want, in.Err())
 		}
+	}
+	if err := o.Failing(); err != nil {
+		t.Errorf("it works again, and fails with %v", err)
 	}
 	if err := o.Close(time.Second); err != nil {
 		t.Fatal(err)

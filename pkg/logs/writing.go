@@ -17,11 +17,16 @@ func (r *reader) flush(s *sink) {
 	r.o.dropped.Add(dropped)
 	switch {
 	case dropped > 0:
+		if s == r.out {
+			why := s.why
+			r.o.failing.Store(&why)
+		}
 		if before == 0 && s == r.out && r.o.diag.aside {
 			r.o.logger.Warn("output fails, lines are dropped until it works again", "error", s.why)
 		}
 	case before > 0:
 		if lost, why := s.recovered(); lost > 0 && s == r.out {
+			r.o.failing.Store(nil)
 			r.say("lines of output", lost, why)
 			r.flush(s)
 		}
