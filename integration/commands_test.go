@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sentryd/sentryd/internal/testenv"
 )
 
@@ -75,6 +77,8 @@ func TestCommands(t *testing.T) {
 		{"status -o xml", 2, "", "sentryd: --output: \"xml\" is not json\n"},
 		{"completion", 2, "", "sentryd: no shell is named\nTry 'sentryd completion --help'.\n"},
 		{"help stats", 2, "", "sentryd: unknown command \"stats\" for \"sentryd\": did you mean start or status?\nTry 'sentryd help --help'.\n"},
+		{"stop web --timeout 0", 2, "", "sentryd: invalid argument \"0\" for \"--timeout\" flag: not above 0\nTry 'sentryd stop --help'.\n"},
+		{"stop --timeout -1s", 2, "", "sentryd: invalid argument \"-1s\" for \"--timeout\" flag: not above 0\nTry 'sentryd stop --help'.\n"},
 		{"", 2, "", "sentryd: no command\nTry 'sentryd --help'.\n"},
 	} {
 		code, out, errs := d.ctl(strings.Fields(c.args)...)
@@ -192,6 +196,25 @@ update   updated (delay, stop)
 	if code, _, errs := d.ctl("check"); code != 2 || errs != strings.SplitAfterN(want, "\n", 2)[1] {
 		t.Errorf("check: exit code %d\n%s", code, errs)
 	}
+}
+
+// TestStoppedDaemon: a daemon that was sent SIGSTOP takes connections and answers none.
+// No command waits for it for longer than it may, and nothing comes of any.
+func TestStoppedDaemon(t *testing.T) {
+	d := startDaemon(t, several, options{})
+	ids := d.identities(d.running("web", 2).entry("web"))
+	d.signal(unix.SIGSTOP)
+	if err := unix.Waitid(unix.P_PIDFD, d.pidfd, nil, unix.WSTOPPED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("sentryd: the daemon (PID %d) does not answer within 200ms\n", d.pid)
+	for _, args := range []string{"stop web", "stop web --no-wait", "stop", "stop --keep", "start worker", "restart web", "scale web=3", "reload"} {
+		if code, out, errs := d.ctl(append(strings.Fields(args), "--timeout", "200ms")...); code != 1 || out != "" || errs != want {
+			t.Errorf("sentryd %s: exit code %d\n%s%swant exit code 1\n%s", args, code, out, errs, want)
+		}
+	}
+	d.signal(unix.SIGCONT)
+	d.same(ids, d.state().entry("web"))
 }
 
 // TestCompletion: the scripts are ones that the shells take, and names come from

@@ -65,6 +65,9 @@ func TestCommandLines(t *testing.T) {
 		{"help stats", 2, nil, "", `unknown command "stats" for "sentryd": did you mean start or status?`},
 		{"help completion tcsh", 2, nil, "", `unknown command "tcsh" for "sentryd completion"`},
 		{"help stop web", 2, nil, "", `unknown command "web" for "sentryd stop"`},
+		{"stop web --timeout 0", 2, nil, "", `invalid argument "0" for "--timeout" flag: not above 0`},
+		{"stop --timeout -1s", 2, nil, "", `invalid argument "-1s" for "--timeout" flag: not above 0`},
+		{"reload --timeout soon", 2, nil, "", `invalid argument "soon" for "--timeout" flag`},
 		{"start --log.format xml", 2, nil, "", `"xml" is not logfmt or json`},
 	} {
 		t.Run(test.line, func(t *testing.T) {
@@ -152,6 +155,7 @@ func TestWaiting(t *testing.T) {
 		// An exit from before the command is no verdict on it.
 		{"start web", []func(*view.State){set(view.Backoff, &view.Exit{Incarnation: 3}), set(view.Running, nil)}, 0, "web: running\n", ""},
 		{"stop web --timeout 50ms", []func(*view.State){set(view.Stopping, nil)}, 1, "", "sentryd: not done within 50ms: web:0 is stopping\n"},
+		{"scale web=2 --timeout 50ms", []func(*view.State){set(view.Stopping, nil)}, 1, "", "sentryd: not done within 50ms: web:0 is stopping\n"},
 		// Removed meanwhile: nothing is left to wait for.
 		{"stop web", []func(*view.State){func(st *view.State) { st.Entries = nil }}, 0, "web: no slots\n", ""},
 	} {
@@ -242,6 +246,14 @@ func TestStopDaemonWaits(t *testing.T) {
 
 	newFakeDaemon(t, entry("web", view.Stopping))
 	if code, _, errs := sentryd("stop", "--timeout", "50ms"); code != 1 || errs != "sentryd: still stopping after 50ms: web:0 is stopping\n" {
+		t.Errorf("exit code %d, %q", code, errs)
+	}
+}
+
+// TestStillStopping: the daemon itself may be all that there is to wait for.
+func TestStillStopping(t *testing.T) {
+	newFakeDaemon(t, entry("web", view.Stopped))
+	if code, _, errs := sentryd("stop", "--timeout", "50ms"); code != 1 || errs != "sentryd: still stopping after 50ms\n" {
 		t.Errorf("exit code %d, %q", code, errs)
 	}
 }

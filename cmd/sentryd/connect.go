@@ -12,6 +12,7 @@ import (
 
 	"github.com/sentryd/sentryd/pkg/api"
 	"github.com/sentryd/sentryd/pkg/config"
+	"github.com/sentryd/sentryd/pkg/peer"
 )
 
 // systemRuntimeDir is where root's daemons are.
@@ -93,7 +94,7 @@ func (c *cli) connect() (*api.Client, error) {
 		return client, nil
 	}
 	if socket != "" {
-		return dial(socket)
+		return c.dial(socket)
 	}
 	name, err := c.daemonName()
 	if err != nil {
@@ -103,18 +104,18 @@ func (c *cli) connect() (*api.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := dial(filepath.Join(base, name, controlSocket))
+	client, err := c.dial(filepath.Join(base, name, controlSocket))
 	if !chosen && base != systemRuntimeDir && errors.Is(err, api.ErrNoDaemon) {
 		// The user runs none of that name; perhaps the system does.
-		if system, systemErr := dial(filepath.Join(systemRuntimeDir, name, controlSocket)); systemErr == nil {
+		if system, systemErr := c.dial(filepath.Join(systemRuntimeDir, name, controlSocket)); systemErr == nil {
 			return system, nil
 		}
 	}
 	return client, err
 }
 
-// dial returns a client of the socket at path if somebody listens there.
-func dial(path string) (*api.Client, error) {
+// dial returns a client of the socket at path if somebody listens there, and notes who.
+func (c *cli) dial(path string) (*api.Client, error) {
 	conn, err := net.Dial("unix", path)
 	switch {
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
@@ -122,6 +123,9 @@ func dial(path string) (*api.Client, error) {
 	case err != nil:
 		return nil, fmt.Errorf("connect to the daemon: %w", err)
 	}
-	conn.Close()
+	defer conn.Close()
+	if cred, err := peer.Unix(conn.(*net.UnixConn)); err == nil {
+		c.peer = cred.PID
+	}
 	return api.NewClient(path), nil
 }

@@ -25,36 +25,39 @@ func (c *cli) each(cmd *cobra.Command, names []string, send command) error {
 		return err
 	}
 	defer client.Close()
-	st, err := client.State(cmd.Context())
+	ctx, cancel := c.within(cmd.Context(), c.timeout)
+	defer cancel()
+	st, err := client.State(ctx)
 	if err != nil {
-		return err
+		return unanswered(ctx, err)
 	}
 	targets, err := resolve(st, names)
 	if err != nil {
 		return err
 	}
-	return c.send(cmd.Context(), client, st, targets, send)
+	return c.send(ctx, client, targets, &effect{before: slotsOf(st)}, send)
 }
 
-func (c *cli) send(ctx context.Context, client *api.Client, st *view.State, targets []target, send command) error {
-	before := incarnationsOf(st)
-	var sent []target
+// send sends a command for each of the targets, and waits for its effect.
+func (c *cli) send(ctx context.Context, client *api.Client, targets []target, e *effect, send command) error {
 	var failed failures
-	version := uint64(0)
 	for _, t := range targets {
 		r, err := send(ctx, client, t)
 		if err != nil {
-			failed = append(failed, fmt.Errorf("%s: %w", t, err))
+			failed = append(failed, fmt.Errorf("%s: %w", t, unanswered(ctx, err)))
+			if ctx.Err() != nil {
+				break
+			}
 			continue
 		}
-		sent, version = append(sent, t), max(version, r.Version)
+		e.targets, e.version = append(e.targets, t), max(e.version, r.Version)
 	}
-	if !c.noWait && len(sent) > 0 {
-		st, err := c.settle(ctx, client, version, sent, before)
+	if !c.noWait && len(e.targets) > 0 {
+		st, err := c.settle(ctx, client, e)
 		if err != nil {
 			failed = append(failed, err)
 		} else {
-			for _, t := range sent {
+			for _, t := range e.targets {
 				fmt.Fprintf(c.stdout, "%s: %s\n", t, summarise(t.slots(st)))
 			}
 		}
@@ -133,9 +136,11 @@ func newScaleCommand(c *cli) *cobra.Command {
 				return err
 			}
 			defer client.Close()
-			st, err := client.State(cmd.Context())
+			ctx, cancel := c.within(cmd.Context(), c.timeout)
+			defer cancel()
+			st, err := client.State(ctx)
 			if err != nil {
-				return err
+				return unanswered(ctx, err)
 			}
 			count := make(map[string]int) // of two for the same entry the last counts
 			targets, err := resolve(st, names)
@@ -151,7 +156,7 @@ func newScaleCommand(c *cli) *cobra.Command {
 					count[t.entry] = counts[i]
 				}
 			}
-			return c.send(cmd.Context(), client, st, targets, func(ctx context.Context, client *api.Client, t target) (*api.Result, error) {
+			return c.send(ctx, client, targets, &effect{before: slotsOf(st)}, func(ctx context.Context, client *api.Client, t target) (*api.Result, error) {
 				return client.Scale(ctx, t.entry, count[t.entry], 0)
 			})
 		}),
@@ -171,7 +176,7 @@ func newSignalCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return usagef("%v", err)
 			}
-			c.noWait = true // it has arrived when the daemon answers
+			c.noWait, c.timeout = true, c.answerTimeout // it has arrived when the daemon answers
 			return c.each(cmd, args[1:], func(ctx context.Context, client *api.Client, t target) (*api.Result, error) {
 				return client.Signal(ctx, t.entry, t.slot, sig.String(), 0)
 			})
@@ -192,7 +197,7 @@ func (c *cli) completeNames(cmd *cobra.Command, _ []string, _ string) ([]string,
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	defer client.Close()
-	st, err := client.State(cmd.Context())
+	st, err := ask(cmd.Context(), c, c.answerTimeout, client.State)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

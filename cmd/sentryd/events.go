@@ -75,7 +75,9 @@ func (c *cli) events(ctx context.Context, client *api.Client, names []string, fo
 	}
 	var known []view.Event
 	since := uint64(0)
-	err = client.History(ctx, 0, func(e view.Event) error {
+	asking, cancel := c.within(ctx, c.answerTimeout)
+	defer cancel()
+	err = client.History(asking, 0, func(e view.Event) error {
 		since = e.Seq
 		if wanted(e) && (e.Kind != view.EventMissed || !follow) {
 			known = append(known, e)
@@ -83,7 +85,7 @@ func (c *cli) events(ctx context.Context, client *api.Client, names []string, fo
 		return nil
 	})
 	if err != nil {
-		return err
+		return unanswered(asking, err)
 	}
 	if follow {
 		known = known[max(0, len(known)-lastEvents):]

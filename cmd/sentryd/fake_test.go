@@ -31,6 +31,8 @@ type fakeDaemon struct {
 	err     error                            // of every command
 	command func(d *fakeDaemon, call string) // runs with each command, mu held
 
+	silent chan struct{} // not nil: the state is not told before it is closed
+
 	refusals int    // how many commands to refuse as unavailable
 	end      func() // stops answering
 	dir      string // SENTRYD_RUNTIME_DIR
@@ -103,6 +105,12 @@ func (d *fakeDaemon) call(format string, args ...any) (uint64, error) {
 }
 
 func (d *fakeDaemon) State() *view.State {
+	d.mu.Lock()
+	silent := d.silent
+	d.mu.Unlock()
+	if silent != nil {
+		<-silent
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.state

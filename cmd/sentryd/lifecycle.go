@@ -48,9 +48,11 @@ func (c *cli) stopDaemon(ctx context.Context, keep bool) error {
 		return err
 	}
 	defer client.Close()
+	ctx, cancel := c.within(ctx, c.timeout)
+	defer cancel()
 	st, err := client.State(ctx)
 	if err != nil {
-		return err
+		return unanswered(ctx, err)
 	}
 	// Opened while it answers, so that it is the daemon and no later process
 	// of the same number. It may fail: the pid can be another namespace's.
@@ -60,30 +62,41 @@ func (c *cli) stopDaemon(ctx context.Context, keep bool) error {
 	}
 	version, err := client.Shutdown(ctx, keep)
 	if err != nil || c.noWait {
-		return err
+		return unanswered(ctx, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
-	err = watch(ctx, client, version, func(now *view.State) (bool, error) {
-		st = now
+	var last *view.State
+	err = c.watch(ctx, client, version, func(now *view.State) (bool, error) {
+		last = now
 		return false, nil
 	})
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("still stopping after %v: %s", c.timeout, underWay(st, everything(st)))
+		return c.stillStopping(last)
 	case !errors.Is(err, api.ErrNoDaemon):
 		return err
 	}
 	if pidfdErr == nil {
-		waitEnd(pidfd, c.timeout)
+		waitEnd(ctx, pidfd)
 	}
 	return nil
 }
 
+// stillStopping says what a stop of the daemon still waits for at its timeout.
+func (c *cli) stillStopping(last *view.State) error {
+	if last == nil {
+		return c.nothingHeard()
+	}
+	text := fmt.Sprintf("still stopping after %v", c.timeout)
+	if slots := (&effect{targets: everything(last)}).underWay(last); slots != "" {
+		text += ": " + slots
+	}
+	return errors.New(text)
+}
+
 // waitEnd waits until the process is dead. It has closed its socket already.
-func waitEnd(pidfd int, timeout time.Duration) {
-	deadline := time.Now().Add(timeout)
-	for left := timeout; left > 0; left = time.Until(deadline) {
+func waitEnd(ctx context.Context, pidfd int) {
+	deadline, _ := ctx.Deadline()
+	for left := time.Until(deadline); left > 0; left = time.Until(deadline) {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
 		if n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
 			return
@@ -116,12 +129,18 @@ func (c *cli) reload(ctx context.Context) error {
 		return err
 	}
 	defer client.Close()
+	ctx, cancel := c.within(ctx, c.timeout)
+	defer cancel()
 	before, diff, err := c.askReload(ctx, client)
 	if err != nil {
 		return err
 	}
 	if !c.noWait {
-		if err := c.awaitReload(ctx, client, before, diff); err != nil {
+		version, err := c.awaitReexec(ctx, client, before)
+		if err != nil {
+			return err
+		}
+		if err := c.awaitChanges(ctx, client, before, diff, version); err != nil {
 			return err
 		}
 	}
@@ -137,8 +156,6 @@ func (c *cli) reload(ctx context.Context) error {
 // that gave way to another's reload, or was cut by it, is asked for again: that
 // other may have read an older configuration.
 func (c *cli) askReload(ctx context.Context, client *api.Client) (*view.State, *view.Diff, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
 	for {
 		before, err := client.State(ctx)
 		var diff *view.Diff
@@ -148,7 +165,7 @@ func (c *cli) askReload(ctx context.Context, client *api.Client) (*view.State, *
 		var refused *api.Error
 		switch {
 		case err == nil, ctx.Err() != nil, errors.Is(err, api.ErrNoDaemon):
-			return before, diff, err
+			return before, diff, unanswered(ctx, err)
 		case errors.As(err, &refused):
 			if refused.Status != http.StatusServiceUnavailable || before == nil || before.Daemon.Stopping {
 				return nil, nil, err
@@ -156,37 +173,45 @@ func (c *cli) askReload(ctx context.Context, client *api.Client) (*view.State, *
 		}
 		select {
 		case <-ctx.Done():
+			if refused == nil {
+				err = unanswered(ctx, err)
+			}
 			return nil, nil, err
 		case <-time.After(retryAfter):
 		}
 	}
 }
 
-// awaitReload waits for the new image, and then for what it changes.
-func (c *cli) awaitReload(ctx context.Context, client *api.Client, before *view.State, diff *view.Diff) error {
-	waiting, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
+// awaitReexec waits for the new image, and returns the version in which it is there.
+func (c *cli) awaitReexec(ctx context.Context, client *api.Client, before *view.State) (uint64, error) {
 	var now *view.State
-	err := watch(waiting, client, before.Version, func(st *view.State) (bool, error) {
+	err := c.watch(ctx, client, before.Version, func(st *view.State) (bool, error) {
 		now = st
 		if r := st.Daemon.LastReload; r.At.After(before.Daemon.LastReload.At) && !r.OK {
 			return false, fmt.Errorf("the reload failed, the daemon goes on as before: %s", r.Error)
 		}
 		return st.Daemon.Reexecs > before.Daemon.Reexecs, nil
 	})
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("the daemon has not re-exec'd itself within %v", c.timeout)
+	switch {
+	case err == nil:
+		return now.Version, nil
+	case !errors.Is(err, context.DeadlineExceeded):
+		return 0, err
+	case now == nil:
+		return 0, c.nothingHeard()
 	}
-	if err != nil {
-		return err
-	}
-	var changed []target
-	for _, e := range diff.Entries {
-		if e.Action != view.ActionKeep && e.Action != view.ActionUpdate {
-			changed = append(changed, target{e.Name, api.AllSlots})
+	return 0, fmt.Errorf("the daemon has not re-exec'd itself within %v", c.timeout)
+}
+
+// awaitChanges waits for what a reload changes.
+func (c *cli) awaitChanges(ctx context.Context, client *api.Client, before *view.State, diff *view.Diff, version uint64) error {
+	e := &effect{version: version, before: slotsOf(before)}
+	for _, d := range diff.Entries {
+		if d.Action != view.ActionKeep && d.Action != view.ActionUpdate {
+			e.targets = append(e.targets, target{d.Name, api.AllSlots})
 		}
 	}
-	_, err = c.settle(ctx, client, now.Version, changed, incarnationsOf(before))
+	_, err := c.settle(ctx, client, e)
 	return err
 }
 
@@ -205,7 +230,7 @@ func newDiffCommand(c *cli) *cobra.Command {
 				return err
 			}
 			defer client.Close()
-			diff, err := client.Diff(cmd.Context())
+			diff, err := ask(cmd.Context(), c, c.answerTimeout, client.Diff)
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -42,12 +43,16 @@ type cli struct {
 	noWait  bool
 	timeout time.Duration
 
+	answerTimeout time.Duration // as the constant, which is what 0 stands for
+	peer          int           // pid of the daemon that connect found; 0 if it is not known
+
 	ran  bool // a command was reached: what fails from then on is not usage
 	code int  // exit code of a command that did not fail
 }
 
 // run executes a command line and returns the exit code.
 func (c *cli) run(args []string) int {
+	c.answerTimeout = cmp.Or(c.answerTimeout, answerTimeout)
 	root := c.newRootCommand()
 	root.SetArgs(args)
 	cmd, err := root.ExecuteC()
@@ -153,7 +158,23 @@ func (c *cli) do(f func(cmd *cobra.Command, args []string) error) func(*cobra.Co
 // waits adds the flags of a command that waits for its effect.
 func (c *cli) waits(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&c.noWait, "no-wait", false, "return once the daemon has taken the command")
-	cmd.Flags().DurationVar(&c.timeout, "timeout", 30*time.Second, "how long to wait for the effect")
+	c.timeout = 30 * time.Second
+	cmd.Flags().Var((*positive)(&c.timeout), "timeout", "how long to wait for the effect")
+}
+
+// positive is a flag's duration above 0: in no time nothing can be waited for.
+type positive time.Duration
+
+func (p *positive) String() string { return time.Duration(*p).String() }
+func (p *positive) Type() string   { return "duration" }
+
+func (p *positive) Set(text string) error {
+	d, err := time.ParseDuration(text)
+	if err == nil && d <= 0 {
+		err = errors.New("not above 0")
+	}
+	*p = positive(d)
+	return err
 }
 
 // usageError is a mistake on the command line that cobra does not see.

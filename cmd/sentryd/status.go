@@ -37,12 +37,12 @@ something that is wanted is not up, then 3.`,
 				return err
 			}
 			defer client.Close()
-			if follow {
-				return c.followStatus(cmd.Context(), client, args, output)
-			}
-			st, err := client.State(cmd.Context())
+			st, err := ask(cmd.Context(), c, c.answerTimeout, client.State)
 			if err != nil {
 				return err
+			}
+			if follow {
+				return c.followStatus(cmd.Context(), client, st, args, output)
 			}
 			return c.showStatus(st, args, output)
 		}),
@@ -60,15 +60,20 @@ func checkOutput(format string) error {
 	return nil
 }
 
-// followStatus shows every state until the daemon ends or the user has enough.
-func (c *cli) followStatus(ctx context.Context, client *api.Client, names []string, output string) error {
+// followStatus shows a state, and every later one until the daemon ends or the user has
+// enough.
+func (c *cli) followStatus(ctx context.Context, client *api.Client, st *view.State, names []string, output string) error {
 	clear := output == "" && isTerminal(c.stdout)
-	return watch(ctx, client, 0, func(st *view.State) (bool, error) {
+	show := func(st *view.State) (bool, error) {
 		if clear {
 			fmt.Fprint(c.stdout, "\x1b[H\x1b[2J\x1b[3J")
 		}
 		return false, c.showStatus(st, names, output)
-	})
+	}
+	if _, err := show(st); err != nil {
+		return err
+	}
+	return c.watch(ctx, client, st.Version+1, show)
 }
 
 // showStatus prints a state, or what names pick out of it, and sets the exit

@@ -35,7 +35,7 @@ command. Otherwise it is one line a process, the pid and the whole command line.
 				return err
 			}
 			defer client.Close()
-			trees, err := treesOf(cmd.Context(), client, args)
+			trees, err := c.trees(cmd.Context(), client, args)
 			if err != nil {
 				return err
 			}
@@ -58,9 +58,9 @@ command. Otherwise it is one line a process, the pid and the whole command line.
 	return cmd
 }
 
-// treesOf asks for the trees of what names mean, or of all entries.
-func treesOf(ctx context.Context, client *api.Client, names []string) ([]*view.Tree, error) {
-	st, err := client.State(ctx)
+// trees asks for the trees of what names mean, or of all entries.
+func (c *cli) trees(ctx context.Context, client *api.Client, names []string) ([]*view.Tree, error) {
+	st, err := ask(ctx, c, c.answerTimeout, client.State)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func treesOf(ctx context.Context, client *api.Client, names []string) ([]*view.T
 		if !slices.ContainsFunc(targets, func(t target) bool { return t.entry == e.Name }) {
 			continue
 		}
-		tree, err := client.Tree(ctx, e.Name)
+		tree, err := ask(ctx, c, c.answerTimeout, func(ctx context.Context) (*view.Tree, error) { return client.Tree(ctx, e.Name) })
 		if err != nil {
 			return nil, err
 		}

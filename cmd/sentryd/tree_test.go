@@ -34,7 +34,7 @@ func TestTreeCommand(t *testing.T) {
 	}
 	client := api.NewClient(d.dir + "/web/" + controlSocket)
 	defer client.Close()
-	trees, err := treesOf(context.Background(), client, []string{"web:0"})
+	trees, err := (&cli{answerTimeout: answerTimeout}).trees(context.Background(), client, []string{"web:0"})
 	if err != nil {
 		t.Fatal(err)
 	}

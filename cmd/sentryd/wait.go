@@ -20,14 +20,17 @@ const retryAfter = 20 * time.Millisecond
 
 // watch calls f with the state of version, or the present one when that is
 // newer, and then with each later one that it can get hold of, until f says it
-// is done, the daemon is gone (api.ErrNoDaemon), or ctx ends.
-func watch(ctx context.Context, client *api.Client, version uint64, f func(*view.State) (done bool, err error)) error {
+// is done, the daemon is gone (api.ErrNoDaemon) or silent, or ctx ends.
+func (c *cli) watch(ctx context.Context, client *api.Client, version uint64, f func(*view.State) (done bool, err error)) error {
 	after := max(version, 1) - 1
 	for {
 		asked := time.Now()
-		st, err := client.Wait(ctx, after, pollTimeout)
+		st, err := ask(ctx, c, pollTimeout+c.answerTimeout, func(ctx context.Context) (*view.State, error) {
+			return client.Wait(ctx, after, pollTimeout)
+		})
 		pause := time.Duration(0)
 		var refused *api.Error
+		var silent *silence
 		switch {
 		case err == nil:
 			if st.Version > after {
@@ -41,7 +44,7 @@ func watch(ctx context.Context, client *api.Client, version uint64, f func(*view
 			}
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(err, api.ErrNoDaemon), errors.As(err, &refused):
+		case errors.Is(err, api.ErrNoDaemon), errors.As(err, &refused), errors.As(err, &silent):
 			return err
 		default:
 			pause = retryAfter
@@ -54,66 +57,82 @@ func watch(ctx context.Context, client *api.Client, version uint64, f func(*view
 	}
 }
 
-// incarnations is the last incarnation of each slot at some moment.
-type incarnations map[target]uint64
+// effect is what a command brings about.
+type effect struct {
+	version uint64 // in which it began
+	targets []target
+	before  map[target]*view.Process // every slot before the command
+}
 
-func incarnationsOf(st *view.State) incarnations {
-	m := make(incarnations)
+// slotsOf returns every slot of a state.
+func slotsOf(st *view.State) map[target]*view.Process {
+	m := make(map[target]*view.Process)
 	for _, e := range st.Entries {
 		for _, p := range e.Processes {
-			m[target{e.Name, p.Slot}] = p.Incarnation
+			m[target{e.Name, p.Slot}] = p
 		}
 	}
 	return m
 }
 
-// settle waits until nothing is under way in the targets, at or after a
-// version, and returns the state then. A slot that failed, or that ended again
-// since before and waits for its next start, is an error at once: it may go on
-// like that for ever.
-func (c *cli) settle(ctx context.Context, client *api.Client, version uint64, targets []target, before incarnations) (*view.State, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
+// in calls f with each slot of a state that the command is about.
+func (e *effect) in(st *view.State, f func(at target, p *view.Process)) {
+	for _, t := range e.targets {
+		for _, p := range t.slots(st) {
+			f(target{t.entry, p.Slot}, p)
+		}
+	}
+}
+
+// settle waits until nothing of an effect is under way, and returns the state then. A
+// slot that failed, or that ended again since before and waits for its next start, is an
+// error at once: it may go on like that for ever. ctx is bounded by --timeout.
+func (c *cli) settle(ctx context.Context, client *api.Client, e *effect) (*view.State, error) {
 	var last *view.State
-	err := watch(ctx, client, version, func(st *view.State) (bool, error) {
+	err := c.watch(ctx, client, e.version, func(st *view.State) (bool, error) {
 		last = st
 		settled := true
 		var failed failures
-		for _, t := range targets {
-			for _, p := range t.slots(st) {
-				at := target{t.entry, p.Slot}
-				switch p.State {
-				case view.Starting, view.Stopping:
-					settled = false
-				case view.Backoff:
-					settled = false
-					if p.LastExit != nil && p.LastExit.Incarnation > before[at] {
-						failed = append(failed, fmt.Errorf("%s: %s", at, describeExit(p.LastExit)))
-					}
-				case view.Failed:
-					failed = append(failed, fmt.Errorf("%s: failed: %s", at, describeExit(p.LastExit)))
+		e.in(st, func(at target, p *view.Process) {
+			switch p.State {
+			case view.Starting, view.Stopping:
+				settled = false
+			case view.Backoff:
+				settled = false
+				if was := e.before[at]; p.LastExit != nil && (was == nil || p.LastExit.Incarnation > was.Incarnation) {
+					failed = append(failed, fmt.Errorf("%s: %s", at, describeExit(p.LastExit)))
 				}
+			case view.Failed:
+				failed = append(failed, fmt.Errorf("%s: failed: %s", at, describeExit(p.LastExit)))
 			}
-		}
+		})
 		return settled, failed.orNil()
 	})
-	if errors.Is(err, context.DeadlineExceeded) && last != nil {
-		return last, fmt.Errorf("not done within %v: %s", c.timeout, underWay(last, targets))
+	switch {
+	case !errors.Is(err, context.DeadlineExceeded):
+	case last == nil:
+		err = c.nothingHeard()
+	default:
+		err = fmt.Errorf("not done within %v: %s", c.timeout, e.underWay(last))
 	}
 	return last, err
 }
 
+// nothingHeard is the end of --timeout after the daemon took a command, and before any
+// state that says what came of it.
+func (c *cli) nothingHeard() error {
+	return fmt.Errorf("the daemon took the command; nothing was heard of its effect within %v", c.timeout)
+}
+
 // underWay names the slots that a command still waits for.
-func underWay(st *view.State, targets []target) string {
+func (e *effect) underWay(st *view.State) string {
 	var names []string
-	for _, t := range targets {
-		for _, p := range t.slots(st) {
-			switch p.State {
-			case view.Starting, view.Stopping, view.Backoff:
-				names = append(names, fmt.Sprintf("%s:%d is %s", t.entry, p.Slot, p.State))
-			}
+	e.in(st, func(at target, p *view.Process) {
+		switch p.State {
+		case view.Starting, view.Stopping, view.Backoff:
+			names = append(names, fmt.Sprintf("%s is %s", at, p.State))
 		}
-	}
+	})
 	const shown = 5
 	if len(names) > shown {
 		names = append(names[:shown], fmt.Sprintf("and %d more", len(names)-shown))
