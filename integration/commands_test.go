@@ -217,6 +217,20 @@ func TestStoppedDaemon(t *testing.T) {
 	d.same(ids, d.state().entry("web"))
 }
 
+// TestReloadInUse: one entry of a new configuration does not come up. What was changed is
+// printed all the same.
+func TestReloadInUse(t *testing.T) {
+	d := startDaemon(t, "entries: {a: {command: sleep 1000}}\n", options{})
+	d.configure("entries:\n  a: {command: sleep 1000}\n  bad: {command: /nope}\n  good: {command: sleep 1000}\n")
+	const changes = "add      bad\nadd      good\n"
+	const amiss = "sentryd: the new configuration is in use, but not all that it changes is done\n" +
+		"sentryd: bad:0: start failed: exec /nope: no such file or directory\n"
+	if code, out, errs := d.ctl("reload"); code != 1 || out != changes || errs != amiss {
+		t.Errorf("exit code %d\n%s%s", code, out, errs)
+	}
+	d.running("good", 1)
+}
+
 // TestCompletion: the scripts are ones that the shells take, and names come from
 // the running daemon.
 func TestCompletion(t *testing.T) {

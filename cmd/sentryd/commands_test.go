@@ -219,6 +219,33 @@ func TestReloadWaits(t *testing.T) {
 	}
 }
 
+// TestReloadInUse: what is not up under the new configuration is not taken for a
+// refusal of it.
+func TestReloadInUse(t *testing.T) {
+	d := newFakeDaemon(t)
+	d.diff = &view.Diff{Changed: true, Entries: []view.EntryDiff{{Name: "bad", Action: view.ActionAdd}, {Name: "good", Action: view.ActionAdd}}}
+	state := view.Backoff
+	d.command = func(d *fakeDaemon, _ string) {
+		d.publish(func(st *view.State) {
+			st.Daemon.Reexecs++
+			st.Entries = []*view.Entry{entry("bad", state), entry("good", view.Running)}
+			st.Entries[0].Processes[0].LastExit = &view.Exit{Incarnation: 1, Reason: view.ReasonStartFailed, Error: "exec /nope: no such file or directory"}
+		})
+	}
+	const changes = "add      bad\nadd      good\n"
+	const inUse = "sentryd: the new configuration is in use, but not all that it changes is done\n"
+	for _, test := range []struct{ state, err string }{
+		{view.Backoff, "sentryd: bad:0: start failed: exec /nope: no such file or directory\n"},
+		{view.Stopping, "sentryd: not done within 50ms: bad:0 is stopping\n"},
+	} {
+		d.publish(func(st *view.State) { st.Entries = nil })
+		state = test.state
+		if code, out, errs := sentryd("reload", "--timeout", "50ms"); code != 1 || out != changes || errs != inUse+test.err {
+			t.Errorf("exit code %d, printed %q and %q", code, out, errs)
+		}
+	}
+}
+
 // A reload that gives way to another's is asked for again; a daemon that is
 // stopping is not asked twice.
 func TestReloadGivesWay(t *testing.T) {

@@ -135,21 +135,20 @@ func (c *cli) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var amiss error
 	if !c.noWait {
 		version, err := c.awaitReexec(ctx, client, before)
 		if err != nil {
 			return err
 		}
-		if err := c.awaitChanges(ctx, client, before, diff, version); err != nil {
-			return err
-		}
+		amiss = c.awaitChanges(ctx, client, before, diff, version)
 	}
-	if !diff.Changed {
+	if diff.Changed {
+		printDiff(c, diff, false)
+	} else {
 		fmt.Fprintln(c.stdout, "nothing changed")
-		return nil
 	}
-	printDiff(c, diff, false)
-	return nil
+	return amiss
 }
 
 // askReload has the daemon begin a reload, and returns the state before it. One
@@ -203,7 +202,8 @@ func (c *cli) awaitReexec(ctx context.Context, client *api.Client, before *view.
 	return 0, fmt.Errorf("the daemon has not re-exec'd itself within %v", c.timeout)
 }
 
-// awaitChanges waits for what a reload changes.
+// awaitChanges waits for what a reload changes. Where something is amiss it says that
+// the new configuration is in use: without that it looks like a refusal.
 func (c *cli) awaitChanges(ctx context.Context, client *api.Client, before *view.State, diff *view.Diff, version uint64) error {
 	e := &effect{version: version, before: slotsOf(before)}
 	for _, d := range diff.Entries {
@@ -212,7 +212,10 @@ func (c *cli) awaitChanges(ctx context.Context, client *api.Client, before *view
 		}
 	}
 	_, err := c.settle(ctx, client, e)
-	return err
+	if err == nil || errors.Is(err, api.ErrNoDaemon) {
+		return err
+	}
+	return failures{errors.New("the new configuration is in use, but not all that it changes is done"), err}
 }
 
 func newDiffCommand(c *cli) *cobra.Command {
