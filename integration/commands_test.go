@@ -231,6 +231,26 @@ func TestReloadInUse(t *testing.T) {
 	d.running("good", 1)
 }
 
+// TestScaleBesideBackoff: a slot that waits for its delay, as it did before, does not hold
+// up a scale, by a command or by a reload.
+func TestScaleBesideBackoff(t *testing.T) {
+	const config = "entries: {a: {command: \"sh -c '[ $SENTRYD_SLOT = 0 ] && exit 1; sleep 1000'\", delay: 1h, count: %d}}\n"
+	d := startDaemon(t, fmt.Sprintf(config, 2), options{})
+	d.await("one waits and one runs", func(s *state) bool {
+		return s.process("a", 0).State == "backoff" && s.entry("a").Running == 1
+	})
+	if code, out, errs := d.ctl("scale", "a=3"); code != 0 || out != "a: 2 running, 1 backoff\n" || errs != "" {
+		t.Errorf("scale: exit code %d\n%s%s", code, out, errs)
+	}
+	d.configure(fmt.Sprintf(config, 4))
+	if code, out, errs := d.ctl("reload"); code != 0 || !strings.HasPrefix(out, "scale    a (") || errs != "" {
+		t.Errorf("reload: exit code %d\n%s%s", code, out, errs)
+	}
+	if p := d.state().process("a", 3); p.State != "running" {
+		t.Errorf("slot 3 is %s", p.State)
+	}
+}
+
 // TestCompletion: the scripts are ones that the shells take, and names come from
 // the running daemon.
 func TestCompletion(t *testing.T) {

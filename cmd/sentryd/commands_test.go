@@ -180,6 +180,77 @@ func TestWaiting(t *testing.T) {
 	}
 }
 
+// TestScaleWaits for the slots that it adds or removes, whatever the others do.
+func TestScaleWaits(t *testing.T) {
+	add := func(exit *view.Exit, others ...string) func(st *view.State) {
+		return func(st *view.State) {
+			e := entry("web", others...)
+			for _, p := range e.Processes {
+				if p.State == view.Backoff {
+					p.Incarnation++
+					p.LastExit = &view.Exit{Incarnation: p.Incarnation, Reason: view.ReasonSignaled, Signal: "SIGSEGV"}
+				}
+			}
+			e.Processes[len(others)-1].LastExit = exit
+			st.Entries[0] = e
+		}
+	}
+	nope := &view.Exit{Incarnation: 4, Reason: view.ReasonStartFailed, Error: "exec /nope: no such file or directory"}
+	for name, test := range map[string]struct {
+		before []string
+		steps  []func(*view.State)
+		code   int
+		out    string
+		err    string
+	}{
+		"one waits for its delay": {[]string{view.Backoff}, []func(*view.State){add(nil, view.Backoff, view.Starting), add(nil, view.Backoff, view.Running)},
+			0, "web: 1 running, 1 backoff\n", ""},
+		"one is started meanwhile": {[]string{view.Backoff}, []func(*view.State){add(nil, view.Starting, view.Running)},
+			0, "web: 1 running, 1 starting\n", ""},
+		"one has failed": {[]string{view.Failed}, []func(*view.State){add(nil, view.Failed, view.Running)},
+			0, "web: 1 running, 1 failed\n", ""},
+		"one ends": {[]string{view.Running}, []func(*view.State){add(nil, view.Backoff, view.Running)},
+			0, "web: 1 running, 1 backoff\n", ""},
+		"the new one does not come up": {[]string{view.Backoff}, []func(*view.State){add(nope, view.Backoff, view.Backoff)},
+			1, "", "sentryd: web:1: start failed: exec /nope: no such file or directory\n"},
+		"one was about to go": {[]string{view.Running, view.Stopping}, []func(*view.State){add(nope, view.Running, view.Backoff)},
+			1, "", "sentryd: web:1: start failed: exec /nope: no such file or directory\n"},
+		"one goes": {[]string{view.Running, view.Backoff}, []func(*view.State){add(nil, view.Running, view.Stopping), add(nil, view.Running)},
+			0, "web: running\n", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, line := range []string{"scale web=2", "reload"} {
+				d := newFakeDaemon(t, entry("web", test.before...))
+				d.diff = &view.Diff{Changed: true, Entries: []view.EntryDiff{{Name: "web", Action: view.ActionScale}}}
+				d.command = func(d *fakeDaemon, _ string) {
+					d.publish(func(st *view.State) {
+						st.Daemon.Reexecs++
+						test.steps[0](st)
+					})
+					go func() {
+						for _, step := range test.steps[1:] {
+							d.mu.Lock()
+							d.publish(step)
+							d.mu.Unlock()
+						}
+					}()
+				}
+				wantOut, wantErr := test.out, test.err
+				if line == "reload" {
+					wantOut = "scale    web\n"
+					if wantErr != "" {
+						wantErr = "sentryd: the new configuration is in use, but not all that it changes is done\n" + wantErr
+					}
+				}
+				code, out, errs := sentryd(append(strings.Fields(line), "--timeout", "10s")...)
+				if code != test.code || out != wantOut || errs != wantErr {
+					t.Errorf("%s: exit code %d, printed %q and %q; want %d, %q, %q", line, code, out, errs, test.code, wantOut, wantErr)
+				}
+			}
+		})
+	}
+}
+
 func TestReloadWaits(t *testing.T) {
 	d := newFakeDaemon(t, entry("web", view.Running))
 	d.diff = &view.Diff{Changed: true, Entries: []view.EntryDiff{{Name: "new", Action: view.ActionAdd}, {Name: "web", Action: view.ActionUpdate, Keys: []string{"delay"}}}}

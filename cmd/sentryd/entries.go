@@ -156,7 +156,8 @@ func newScaleCommand(c *cli) *cobra.Command {
 					count[t.entry] = counts[i]
 				}
 			}
-			return c.send(ctx, client, targets, &effect{before: slotsOf(st)}, func(ctx context.Context, client *api.Client, t target) (*api.Result, error) {
+			e := &effect{before: slotsOf(st), scales: func(string) bool { return true }}
+			return c.send(ctx, client, targets, e, func(ctx context.Context, client *api.Client, t target) (*api.Result, error) {
 				return client.Scale(ctx, t.entry, count[t.entry], 0)
 			})
 		}),

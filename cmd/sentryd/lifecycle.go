@@ -206,11 +206,14 @@ func (c *cli) awaitReexec(ctx context.Context, client *api.Client, before *view.
 // the new configuration is in use: without that it looks like a refusal.
 func (c *cli) awaitChanges(ctx context.Context, client *api.Client, before *view.State, diff *view.Diff, version uint64) error {
 	e := &effect{version: version, before: slotsOf(before)}
+	scaled := make(map[string]bool)
 	for _, d := range diff.Entries {
 		if d.Action != view.ActionKeep && d.Action != view.ActionUpdate {
 			e.targets = append(e.targets, target{d.Name, api.AllSlots})
 		}
+		scaled[d.Name] = d.Action == view.ActionScale
 	}
+	e.scales = func(entry string) bool { return scaled[entry] }
 	_, err := c.settle(ctx, client, e)
 	if err == nil || errors.Is(err, api.ErrNoDaemon) {
 		return err

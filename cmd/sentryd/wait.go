@@ -62,6 +62,7 @@ type effect struct {
 	version uint64 // in which it began
 	targets []target
 	before  map[target]*view.Process // every slot before the command
+	scales  func(entry string) bool  // does it change nothing but the number of slots? nil: no
 }
 
 // slotsOf returns every slot of a state.
@@ -75,11 +76,23 @@ func slotsOf(st *view.State) map[target]*view.Process {
 	return m
 }
 
+// leaves reports whether a command leaves a slot alone, whatever that does: a scale
+// those that there were, unless they were about to come or go.
+func (e *effect) leaves(at target, p *view.Process) bool {
+	was := e.before[at]
+	if e.scales == nil || !e.scales(at.entry) || was == nil || was.State == view.Stopping {
+		return false
+	}
+	return p.State != view.Stopping && (p.State != view.Starting || was.State != view.Starting)
+}
+
 // in calls f with each slot of a state that the command is about.
 func (e *effect) in(st *view.State, f func(at target, p *view.Process)) {
 	for _, t := range e.targets {
 		for _, p := range t.slots(st) {
-			f(target{t.entry, p.Slot}, p)
+			if at := (target{t.entry, p.Slot}); !e.leaves(at, p) {
+				f(at, p)
+			}
 		}
 	}
 }
