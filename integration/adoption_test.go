@@ -238,30 +238,36 @@ func TestTreesOfSurvivors(t *testing.T) {
 			d.rise(options{})
 			d.must("restart", "--no-wait", "a")
 		},
-		"ended without a daemon": func(d *daemon, main int) {
+		"ended": func(d *daemon, main int) {
 			d.die()
 			kill(d, main)
 			d.rise(options{})
 		},
-		"ended without a daemon that was stopped": func(d *daemon, main int) {
+		"ended, kept": func(d *daemon, main int) {
 			kept(d)
 			kill(d, main)
 			d.rise(options{})
 		},
-		"the daemon dies in the stop": func(d *daemon, _ int) {
+		"death in stop": func(d *daemon, _ int) {
 			d.must("restart", "--no-wait", "a")
 			stopping(d)
 			d.die()
 			d.rise(options{})
 		},
-		"a re-exec in the stop": func(d *daemon, _ int) {
+		"re-exec in stop": func(d *daemon, _ int) {
 			d.die()
 			d.rise(options{})
 			d.must("restart", "--no-wait", "a")
 			stopping(d)
 			d.reexec()
 		},
-		"both in the stop": func(d *daemon, _ int) {
+		"re-exec": func(d *daemon, _ int) {
+			d.die()
+			d.rise(options{})
+			d.reexec()
+			d.must("restart", "--no-wait", "a")
+		},
+		"both in stop": func(d *daemon, _ int) {
 			d.die()
 			d.rise(options{})
 			d.must("restart", "--no-wait", "a")
@@ -280,8 +286,13 @@ sh -c "trap '' TERM; echo there > `+b.path+`; while :; do sleep 0.1; done" &
 exec sleep 100000
 `)
 				timeout := 100 * time.Millisecond
-				if strings.HasSuffix(name, "in the stop") {
+				if strings.HasSuffix(name, "in stop") {
 					timeout = testenv.Slow(time.Second) // it is to be under way still
+				}
+				// Not as the kernel names it.
+				o.dir = filepath.Join(t.TempDir(), "link")
+				if err := os.Symlink(t.TempDir(), o.dir); err != nil {
+					t.Fatal(err)
 				}
 				d := startContained(t, fmt.Sprintf("entries: {a: {command: %q, delay: 0, stop: {timeout: %v}}}\n", program, timeout), o)
 				main := d.running("a", 1).process("a", 0).PID

@@ -49,6 +49,9 @@ func FindLeaders(cgroup string, names []string) ([]Leader, error) {
 	}
 	var found []Leader
 	for _, pid := range pids {
+		if pid == os.Getpid() {
+			continue // what it takes over may have started it
+		}
 		if l, ok := lookAt(pid, names); ok && (l.Values != nil || cgroup != "") {
 			found = append(found, l)
 		} else if ok {

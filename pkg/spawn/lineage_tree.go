@@ -14,7 +14,7 @@ import (
 // this process because it is a child subreaper. What lives is always below this
 // process, therefore, and nothing is overlooked; only whose an orphan is can be
 // in doubt, when it has left its session and does not have the environment of
-// the child any more (see owner).
+// the child any more (see owner). Of a survivor the orphans are elsewhere, see Survey.
 type lineageTree struct {
 	p *Pool
 	c *child
@@ -39,7 +39,7 @@ func (t *lineageTree) pids() []int {
 	}
 	for i := 0; i < len(pids); i++ {
 		for _, pid := range childrenOf(pids[i]) {
-			if !seen[pid] { // a pid can be given out anew meanwhile
+			if !seen[pid] && pid != os.Getpid() { // a pid can be given out anew meanwhile
 				seen[pid] = true
 				pids = append(pids, pid)
 			}
@@ -62,28 +62,17 @@ func (t *lineageTree) left() (pids []int) {
 	return pids
 }
 
-// strays reads /proc for members of the session that the main process led, and for who
-// writes to where it did. The number of a session is not given out again as long as it has a
-// member; a stranger's that came after it is told by the environment.
-func (t *lineageTree) strays() (pids []int) {
-	all, err := listPIDs("")
-	if err != nil {
+// strays are members of the session that the main process led, and who writes to where it did.
+// The number of a session is not given out again as long as it has a member; a stranger's that
+// came after it is told by the environment.
+func (t *lineageTree) strays() []int {
+	s := t.p.surveyed()
+	if s == nil {
 		return nil
 	}
-	place := &t.c.place
-	for _, pid := range all {
-		if pid == t.c.pid {
-			continue
-		}
-		sid, err := unix.Getsid(pid)
-		if err != nil || sid != t.c.pid && (place.Output == "" || !slices.Contains(outputsOf(pid), place.Output)) {
-			continue
-		}
-		if place.marked(t.p.environOf(pid)) {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
+	return slices.DeleteFunc(s.strays(t.c.pid, &t.c.place), func(pid int) bool {
+		return !t.c.place.marked(t.p.environOf(pid))
+	})
 }
 
 // kill stops everything first: what is stopped does not fork, and keeps its
@@ -103,11 +92,6 @@ func (t *lineageTree) kill() error {
 const maxWatched = 4
 
 func (t *lineageTree) watch() (fds []int, events uint32, settled bool) {
-	if t.c.survivor {
-		if s := t.p.surveyed(); s != nil && !s.Left(t.c.pid, &t.c.place) {
-			return nil, 0, true
-		}
-	}
 	seen := make(map[int]bool)
 	for range maxPasses {
 		var pids []int
@@ -132,6 +116,7 @@ func (t *lineageTree) watch() (fds []int, events uint32, settled bool) {
 		for _, pid := range pids {
 			seen[pid] = true
 		}
+		t.p.survey = nil
 		if !t.c.survivor && !t.p.reapOrphans() {
 			break
 		}

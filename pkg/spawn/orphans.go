@@ -250,8 +250,14 @@ func (p *Pool) SignalTree(token Token, sig int) error {
 	if c == nil || p.closed {
 		return signalError(sig, token, syscall.ESRCH)
 	}
+	o := order{child: c, sig: sig}
+	for i := range p.orders {
+		if q := &p.orders[i]; q.child == c && q.sig == sig && q.settings == nil {
+			return nil // it has not been carried out yet
+		}
+	}
 	c.signals++
-	p.orders = append(p.orders, order{child: c, sig: sig})
+	p.orders = append(p.orders, o)
 	p.wakeWalker()
 	return nil
 }

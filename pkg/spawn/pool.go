@@ -101,6 +101,7 @@ type Pool struct {
 	unused    []string // cgroups to remove
 	walking   bool     // the walker is at it
 	survey    *Survey  // of its pass, for it alone
+	anew      bool     // no survey is good for more than one look
 	subreaper bool
 	listed    int   // the list of our first thread's children once we are one, or -1
 	reaping   bool  // orphans are

@@ -3,6 +3,7 @@ package spawn
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,24 +18,27 @@ import (
 // Survey is who lived at a moment, by what tells of which survivor's tree a process may
 // be. It does not change; any goroutine may use it.
 type Survey struct {
-	sessions map[int]bool    // that have a member besides their leader
-	outputs  map[string]bool // as Place.Output
+	sessions map[int][]int    // the members of each, but for its leader
+	outputs  map[string][]int // who writes to what, as Place.Output
 }
 
 // TakeSurvey reads all of /proc. Processes of which it may not be read, see
-// proc_pid_fd(5), are in it by their session alone.
+// proc_pid_fd(5), are in it by their session alone, and this one is not.
 func TakeSurvey() (*Survey, error) {
 	all, err := listPIDs("")
 	if err != nil {
 		return nil, fmt.Errorf("look for processes: %w", err)
 	}
-	s := &Survey{sessions: make(map[int]bool), outputs: make(map[string]bool)}
+	s := &Survey{sessions: make(map[int][]int), outputs: make(map[string][]int)}
 	for _, pid := range all {
-		if sid, err := unix.Getsid(pid); err == nil && sid != pid {
-			s.sessions[sid] = true
+		if pid == os.Getpid() {
+			continue // that it was started by what it takes over does not make it a part of that
+		}
+		if sid, err := unix.Getsid(pid); err == nil && sid > 0 && sid != pid { // 0: the kernel's
+			s.sessions[sid] = append(s.sessions[sid], pid)
 		}
 		for _, to := range outputsOf(pid) {
-			s.outputs[to] = true
+			s.outputs[to] = append(s.outputs[to], pid)
 		}
 	}
 	return s, nil
@@ -43,7 +47,25 @@ func TakeSurvey() (*Survey, error) {
 // Left reports whether something may have lived of the tree in a place without a cgroup
 // whose main process was pid, 0 if that is not known.
 func (s *Survey) Left(pid int, place *Place) bool {
-	return pid > 0 && s.sessions[pid] || s.outputs[place.Output]
+	return len(s.sessions[pid])+len(s.outputs[place.Output]) > 0
+}
+
+// strays are who may be of that tree and is still as he was found, without the main process.
+func (s *Survey) strays(main int, place *Place) (pids []int) {
+	seen := map[int]bool{main: true}
+	for _, pid := range s.sessions[main] {
+		if sid, err := unix.Getsid(pid); err == nil && sid == main && !seen[pid] {
+			seen[pid] = true
+			pids = append(pids, pid)
+		}
+	}
+	for _, pid := range s.outputs[place.Output] {
+		if !seen[pid] && slices.Contains(outputsOf(pid), place.Output) {
+			seen[pid] = true
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // outputsOf are what a process writes to, each as Place.Output has it.

@@ -2,7 +2,9 @@ package spawn
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -43,6 +45,11 @@ func TestSurvey(t *testing.T) {
 			p.take(t, 1)
 			if s, err = TakeSurvey(); err != nil {
 				t.Fatal(err)
+			}
+			for _, list := range s.sessions {
+				if slices.Contains(list, os.Getpid()) {
+					t.Error("this process is among those that could be taken for what is left of a tree")
+				}
 			}
 			if got := s.Left(pid, &Place{}); got != c.session {
 				t.Errorf("of its session: %v", got)

@@ -148,7 +148,8 @@ func (p *Pool) walk() {
 // pass does what the walker was woken for.
 func (p *Pool) pass(orders []order, dirty []*child, orphans bool) {
 	defer p.spend()()
-	p.survey = nil
+	p.anew = len(orders)+len(dirty) <= few
+	defer func() { p.survey = nil }()
 	settled := true
 	if orphans || p.anyLineage(orders, dirty) {
 		settled = p.reapOrphans()
@@ -166,10 +167,14 @@ func (p *Pool) pass(orders []order, dirty []*child, orphans bool) {
 	}
 }
 
-// surveyed is a survey of this pass, nil if there can be none. Where many survivors have ended
-// it is all that is read of /proc for most of them.
+// few is about how many trees something may be to be done so that /proc can be read again and
+// again for each: some that fork go on to do so. Otherwise it is read once for all of
+// them in a pass, and who is not in that is found in the next.
+const few = 8
+
+// surveyed is a survey, nil if there can be none. It is for the walker alone.
 func (p *Pool) surveyed() *Survey {
-	if p.survey == nil {
+	if p.survey == nil || p.anew {
 		p.survey, _ = TakeSurvey()
 	}
 	return p.survey

@@ -29,7 +29,7 @@ const (
 // JournalFormat is the number of the journal's format that this package writes.
 // It rises when something is added that an older reader should not do without, and
 // then says that it does; what such a reader knows keeps its meaning. 2: exits that
-// no totals count. 3: a shutdown that is recorded by itself.
+// no totals count. 3: a shutdown that is recorded by itself, and of who stops whether he was told.
 const JournalFormat = 3
 
 // Batch gathers the records of one [Journal.Append] or [Journal.Compact]. The

@@ -57,19 +57,28 @@ type Output interface {
 // sendAll sends the signals among what the machine decided, and reports whether the
 // machine has been told of any.
 func (s *Supervisor) sendAll(actions []fsm.Action) (told bool) {
+	asked := false
 	for _, a := range actions {
 		if a, ok := a.(fsm.Send); ok {
 			s.send(a)
-			told = told || a.Wake
+			asked = asked || a.Wake
 		}
 	}
 	s.sendSignals()
-	if told {
-		for _, a := range actions {
-			if a, ok := a.(fsm.Send); ok && a.Wake {
-				s.decide(fsm.Told{ID: a.ID})
-			}
+	if !asked {
+		return false
+	}
+	for _, a := range actions {
+		a, ok := a.(fsm.Send)
+		if c := s.children[s.tokens[a.ID]]; !ok || !a.Wake || c == nil {
+			continue
 		}
+		if a.Scope == fsm.ScopeTree { // that takes a while, see translate
+			s.children[s.tokens[a.ID]].asked = a.Signal
+			continue
+		}
+		s.decide(fsm.Told{ID: a.ID})
+		told = true
 	}
 	return told
 }
@@ -161,12 +170,13 @@ func (s *Supervisor) startSome() bool {
 		if s.children[c.token] != c {
 			continue // given up meanwhile
 		}
+		key := logs.Key{Entry: c.id.Entry, Slot: c.id.Slot}
 		if !s.machine.Wants(c.id) {
 			s.forget(c.token)
 			s.local = append(s.local, fsm.Withdrawn{ID: c.id})
+			s.Output.End(logs.Record{Key: key}) // that was held for it before a re-exec that failed, say
 			continue
 		}
-		key := logs.Key{Entry: c.id.Entry, Slot: c.id.Slot}
 		spec, err := s.spec(c.id, key)
 		if err != nil {
 			s.notLaunched(c, err)
@@ -367,6 +377,10 @@ func (s *Supervisor) translate(c *child, e *spawn.Event, why string) fsm.Event {
 	case spawn.TreeSignaled:
 		if e.SignalErr != nil {
 			s.signalFailed(c.id, e.Signal, fsm.ScopeTree, e.SignalErr)
+		}
+		if c.asked > 0 && e.Signal == c.asked {
+			c.asked = 0
+			s.decide(fsm.Told{ID: c.id})
 		}
 		if e.Signal == int(syscall.SIGKILL) {
 			s.nameStragglers(c, "SIGKILL was sent to what is left", e.Members)

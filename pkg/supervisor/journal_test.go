@@ -214,6 +214,29 @@ func TestAStopIsWrittenDownFirst(t *testing.T) {
 	}
 }
 
+// TestWhoIsLeftIsToldLater: what a main process left is told by who goes through the tree, and is
+// written down as told when that was done.
+func TestWhoIsLeftIsToldLater(t *testing.T) {
+	journaled(t, "entries: {a: {command: /bin/a, delay: 0}}", func(b *bed, _ *tornJournal, e *readingEdge) {
+		e.stubborn = true
+		p := b.byPath("/bin/a")[0]
+		b.endLeaving(p, 0)
+		for _, signal := range []int{0, kill, term} {
+			if signal > 0 {
+				b.mu.Lock()
+				b.emit(spawn.Event{Kind: spawn.TreeSignaled, Token: p.token, PID: p.pid, Signal: signal})
+				b.mu.Unlock()
+			}
+			synctest.Wait()
+			if slot := journaledSlots(b.t, e.dir)[0]; slot.State != "stopping" || slot.Told != (signal == term) {
+				b.t.Errorf("after signal %d to the tree: %+v", signal, slot)
+			}
+		}
+		b.endGroup(p)
+		e.stubborn = false
+	})
+}
+
 // TestAJournalThatCannotBeMadeAnew: is written on, and nothing is missing.
 func TestAJournalThatCannotBeMadeAnew(t *testing.T) {
 	journaled(t, "entries: {a: {command: /bin/a, delay: 0}}", func(b *bed, j *tornJournal, e *readingEdge) {

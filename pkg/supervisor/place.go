@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -21,7 +22,7 @@ type Cgroups interface {
 // one to the next, or with what it can be recognised by where there is none.
 func (s *Supervisor) place(id fsm.ID) spawn.Place {
 	if s.Cgroups == nil {
-		return spawn.Place{Marks: marks(id)}
+		return spawn.Place{Marks: marks(id), Output: outputOf(s.outputs, id)}
 	}
 	return spawn.Place{
 		Cgroup:   s.Cgroups.Path(cgroupName(id.Entry, id.Slot)),
@@ -40,9 +41,19 @@ func marks(id fsm.ID) []string {
 	}
 }
 
-// outputOf is what the paths of the FIFOs of a slot begin with, in their directory.
+// outputOf is what the paths of the FIFOs of a slot begin with, in their directory, which is
+// as the kernel names it.
 func outputOf(dir string, id fsm.ID) string {
 	return filepath.Join(dir, cgroupName(id.Entry, id.Slot)+".")
+}
+
+// nameOf is the path of an open directory, proc_pid_fd(5).
+func nameOf(dir int) string {
+	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(dir))
+	if err != nil {
+		return ""
+	}
+	return path
 }
 
 // savePlaces notes in a saved state which cgroup each slot's processes are in:
@@ -84,10 +95,10 @@ func splitCgroup(path string) (dir, name string) {
 }
 
 // savedPlace is the inverse of savePlaces, for one slot.
-func savedPlace(d *state.Daemon, id fsm.ID, slot *state.Slot) spawn.Place {
+func (s *Supervisor) savedPlace(d *state.Daemon, id fsm.ID, slot *state.Slot) spawn.Place {
 	switch {
 	case slot.Cgroup == "":
-		return spawn.Place{Marks: marks(id)}
+		return spawn.Place{Marks: marks(id), Output: outputOf(s.outputs, id)}
 	case filepath.IsAbs(slot.Cgroup):
 		return spawn.Place{Cgroup: slot.Cgroup}
 	}

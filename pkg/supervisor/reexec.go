@@ -3,7 +3,6 @@ package supervisor
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -360,10 +359,7 @@ func (s *Supervisor) recall(r *resumption) {
 				continue
 			}
 			id := fsm.ID{Entry: e.Name, Slot: slot.Slot, Incarnation: slot.Incarnation}
-			place := savedPlace(r.saved, id, &saved[j])
-			if saved[j].Survivor {
-				place.Output = outputOf(filepath.Dir(s.Output.Path(logs.Key{Entry: id.Entry, Slot: id.Slot})), id)
-			}
+			place := s.savedPlace(r.saved, id, &saved[j])
 			c := s.takeOver(id, slot, place)
 			c.survivor, c.cgroup = saved[j].Survivor, place.Cgroup
 			r.slots = append(r.slots, takenSlot{c, slot, place})

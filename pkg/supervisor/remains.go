@@ -89,6 +89,9 @@ func Find(in Search, recovered *state.Recovered, problem error) *Remains {
 	if recovered != nil {
 		r.marks = recovered.Marks
 		r.saved = recovered.Daemon
+		if recovered.Head.Format < toldSince {
+			takeAsTold(r.saved)
+		}
 		if problem == nil && !recovered.Report.Complete() {
 			r.Problem = fmt.Errorf("journal: %s", recovered.Report.String())
 		}
@@ -116,6 +119,24 @@ func Find(in Search, recovered *state.Recovered, problem error) *Remains {
 	}
 	r.lookAround(in)
 	return r
+}
+
+// toldSince is the format of the journal from which on a slot that stops says whether its process
+// was told.
+const toldSince = 3
+
+// takeAsTold takes it for granted: hardly anybody was not, and to some who are told twice that
+// means to make haste.
+func takeAsTold(d *state.Daemon) {
+	if d == nil {
+		return
+	}
+	for i := range d.Machine.Entries {
+		slots := d.Machine.Entries[i].Slots
+		for j := range slots {
+			slots[j].Told = slots[j].State == fsm.Stopping.String()
+		}
+	}
 }
 
 func (r *Remains) note(format string, args ...any) {

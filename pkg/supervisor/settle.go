@@ -126,7 +126,7 @@ func (a *adoption) settle(now fsm.Instant, wall int64) {
 			id := a.idOf(e, slot)
 			switch {
 			case slot.Live:
-				a.settleLive(id, now, wall)
+				a.settleLive(id, slot.PID, now, wall)
 			case slot.Tree:
 				a.settleTree(id, slot, now)
 			case slot.Pending:
@@ -147,9 +147,9 @@ func (a *adoption) settle(now fsm.Instant, wall int64) {
 }
 
 // settleLive looks for a process that lived when the daemon died.
-func (a *adoption) settleLive(id fsm.ID, now fsm.Instant, wall int64) {
+func (a *adoption) settleLive(id fsm.ID, pid int, now fsm.Instant, wall int64) {
 	if st, ended := a.ended[id]; ended {
-		a.settleEnded(id, status(st), "", now, wall)
+		a.settleEnded(id, pid, status(st), "", now, wall)
 		return
 	}
 	p := a.known[id]
@@ -164,13 +164,13 @@ func (a *adoption) settleLive(id fsm.ID, now fsm.Instant, wall int64) {
 		a.live[id] = p
 		return
 	}
-	a.settleEnded(id, fsm.Status{Reason: fsm.ReasonUnknown}, whyAbsent, now, wall)
+	a.settleEnded(id, pid, fsm.Status{Reason: fsm.ReasonUnknown}, whyAbsent, now, wall)
 }
 
 // settleEnded says that a process ended while no daemon was there.
-func (a *adoption) settleEnded(id fsm.ID, how fsm.Status, why string, now fsm.Instant, wall int64) {
+func (a *adoption) settleEnded(id fsm.ID, pid int, how fsm.Status, why string, now fsm.Instant, wall int64) {
 	a.lost++
-	left := a.left(id, a.processes[id].PID)
+	left := a.left(id, pid)
 	if left {
 		a.trees = append(a.trees, id)
 	}
@@ -221,7 +221,7 @@ func (a *adoption) left(id fsm.ID, pid int) bool {
 	if a.survey == nil {
 		var err error
 		if a.survey, err = spawn.TakeSurvey(); err != nil {
-			return false
+			return true // who is to watch it looks again
 		}
 	}
 	return a.survey.Left(pid, &place)

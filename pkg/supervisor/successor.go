@@ -145,7 +145,7 @@ func successor(pids []int32, exe string) (pid, pidfd int) {
 func (s *Supervisor) takeOverFrom(a fsm.HandedOver) {
 	old, h := s.children[s.tokens[a.ID]], s.heirs[a.ID]
 	s.lastToken++
-	c := &child{id: a.ID, token: s.lastToken, pid: a.PID, startedAt: h.exited.At, cgroup: old.cgroup}
+	c := &child{id: a.ID, token: s.lastToken, pid: a.PID, startedAt: h.exited.At, cgroup: old.cgroup, survivor: old.survivor}
 	s.identify(c, h.pidfd)
 	err := s.Processes.Adopt([]spawn.Child{{Token: c.token, PID: a.PID, PidFD: h.pidfd, Survivor: true, Place: s.place(a.ID)}})[0]
 	if err != nil {

@@ -105,6 +105,7 @@ type Supervisor struct {
 
 	// Which token of pkg/spawn is which incarnation. Tokens are never used
 	// twice, so news of an incarnation that is no more finds nothing here.
+	outputs   string // the directory of the FIFOs, as the kernel names it
 	lastToken spawn.Token
 	children  map[spawn.Token]*child
 	tokens    map[fsm.ID]spawn.Token
@@ -158,6 +159,7 @@ type child struct {
 	begun     bool // pkg/spawn knows it
 	ended     bool // the main process has, and something of its tree lives on
 	survivor  bool // a daemon that died since started it
+	asked     int  // the stop signal that its tree is being sent, 0: none is
 	startedAt fsm.Instant
 	cgroup    string          // that it was started in, "" if none
 	identity  *spawn.Identity // nil if it has none
@@ -206,6 +208,7 @@ func newSupervisor(o Options, m *fsm.Machine) *Supervisor {
 		reloading: make(chan struct{}, 1),
 		ended:     make(chan struct{}),
 		untold:    true,
+		outputs:   nameOf(o.Output.Dir()),
 	}
 	o.Witness.look, o.Witness.rouse = o.Processes.Look, o.Processes.Wake
 	o.Sockets.Notify(o.Processes.Wake)

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sentryd/sentryd/pkg/state"
 	"github.com/sentryd/sentryd/pkg/supervisor/fsm"
 	"github.com/sentryd/sentryd/pkg/view"
 )
@@ -287,6 +289,50 @@ func TestNobodyIsStartedForNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// stoppingImage is an image that cannot be executed, and hears a stop meanwhile.
+type stoppingImage struct {
+	image
+	s *Supervisor
+}
+
+func (i stoppingImage) Exec(d *state.Daemon, files []state.File) error {
+	i.s.requests <- request{
+		run:  func() { i.s.step(fsm.Stop{Entry: "a", Slot: fsm.AllSlots}) },
+		done: make(chan struct{}), taken: new(atomic.Bool),
+	}
+	return i.image.Exec(d, files)
+}
+
+// TestNothingIsHeldForNobody: the output of a slot waits for a start, and for one that is not
+// made after all it waits no more.
+func TestNothingIsHeldForNobody(t *testing.T) {
+	inBubble(t, "entries: {a: {command: /bin/a, delay: 0, count: 200}}", func(t *testing.T, b *bed) {
+		b.slow = true
+		for _, p := range b.byPath("/bin/a") {
+			b.end(p, 1)
+		}
+		synctest.Wait()
+		b.mu.Lock()
+		if len(b.held) != 200 {
+			t.Errorf("the output of %d slots waits for starts that were asked for", len(b.held))
+		}
+		b.asked = nil // they are not made before the re-exec
+		b.mu.Unlock()
+		b.s.Handover = stoppingImage{image{b.edge}, b.s}
+		if _, err := b.s.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		b.edge.answer()
+		b.pass(time.Second)
+		b.mu.Lock()
+		if len(b.held) > 0 {
+			t.Errorf("the output of %d slots waits still", len(b.held))
+		}
+		b.mu.Unlock()
+	})
 }
 
 // TestShutdownTellsOnce: whoever asks again is not heard by processes.

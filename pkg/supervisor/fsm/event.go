@@ -112,8 +112,7 @@ type Signal struct {
 	Signal int
 }
 
-// Told says that the signals of a Send with Wake have been sent, or are about to be by somebody
-// who survives us.
+// Told says that the signal of a Send with Wake has been sent.
 type Told struct{ ID ID }
 
 // Retell says that who carried actions out has died, and may not have come to all of them:
