@@ -299,15 +299,7 @@ exec sleep 100000
 				b.next()
 				b.next()
 				play(d, main)
-				d.await("the next one runs", func(s *state) bool {
-					p := s.process("a", 0)
-					return p.State == "running" && p.Incarnation == 2
-				})
-				for _, p := range marked(t, d.mark) {
-					if hasMark(p.pid, "SENTRYD_INCARNATION=1") && !p.gone(0) {
-						t.Errorf("beside the second incarnation runs %d of the first: %s", p.pid, commandLine(p.pid))
-					}
-				}
+				d.alone("a", 2)
 				b.next()
 				b.next()
 				d.must("stop", "a")
@@ -316,6 +308,52 @@ exec sleep 100000
 			})
 		})
 	}
+}
+
+// alone waits for an incarnation of the first slot of an entry, and for nothing of the one before.
+func (d *daemon) alone(entry string, incarnation uint64) {
+	d.t.Helper()
+	d.await("the next one runs", func(s *state) bool {
+		p := s.process(entry, 0)
+		return p.State == "running" && p.Incarnation == incarnation
+	})
+	for _, p := range marked(d.t, d.mark) {
+		if hasMark(p.pid, fmt.Sprintf("SENTRYD_INCARNATION=%d", incarnation-1)) && !p.gone(0) {
+			d.t.Errorf("beside incarnation %d runs %d of the one before: %s", incarnation, p.pid, commandLine(p.pid))
+		}
+	}
+}
+
+// TestTreeOfASurvivorsSuccessor: who takes over from a process that was taken over has a
+// tree as that had.
+func TestTreeOfASurvivorsSuccessor(t *testing.T) {
+	eachContainment(t, func(t *testing.T, o options) {
+		b := newBell(t)
+		program := script(t, `
+trap 'next=1' USR2
+if [ "$1" ]; then
+	sh -c "trap '' TERM; echo there > `+b.path+`; while :; do sleep 0.1; done" &
+else
+	echo there > `+b.path+`
+fi
+while [ -z "$next" ]; do sleep 0.1; done
+$0 second &
+sleep 0.3
+`)
+		d := startContained(t, fmt.Sprintf("entries: {a: {command: %q, delay: 0, handover: true, stop: {timeout: 100ms}}}\n", program), o)
+		b.next()
+		d.die()
+		s, _ := d.rise(options{})
+		first := s.process("a", 0).PID
+		d.must("signal", "USR2", "a")
+		b.next()
+		d.await("the successor is the main process", func(s *state) bool { return s.process("a", 0).PID != first })
+		d.must("restart", "--no-wait", "a")
+		d.alone("a", 2)
+		d.must("stop", "a")
+		d.only()
+		d.stop()
+	})
 }
 
 // TestDamagedJournal: whatever the journal says, a process that lives gets no
