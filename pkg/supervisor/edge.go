@@ -70,15 +70,15 @@ func (s *Supervisor) sendAll(actions []fsm.Action) (told bool) {
 	}
 	for _, a := range actions {
 		a, ok := a.(fsm.Send)
-		if c := s.children[s.tokens[a.ID]]; !ok || !a.Wake || c == nil {
-			continue
+		c := s.children[s.tokens[a.ID]]
+		switch {
+		case !ok || !a.Wake || c == nil:
+		case a.Scope == fsm.ScopeTree:
+			c.asked = a.Signal // that takes a while, see translate
+		default:
+			s.decide(fsm.Told{ID: a.ID})
+			told = true
 		}
-		if a.Scope == fsm.ScopeTree { // that takes a while, see translate
-			s.children[s.tokens[a.ID]].asked = a.Signal
-			continue
-		}
-		s.decide(fsm.Told{ID: a.ID})
-		told = true
 	}
 	return told
 }
