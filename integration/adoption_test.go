@@ -227,55 +227,28 @@ func TestStoppedIsKept(t *testing.T) {
 // stop leaves none of it, nothing starts beside it, and a daemon that dies, or is re-exec'd,
 // in between changes nothing of that.
 func TestTreesOfSurvivors(t *testing.T) {
-	kept := func(d *daemon) { d.must("stop", "--keep"); d.gone() }
-	kill := func(d *daemon, pid int) { d.kill(pid, unix.SIGKILL) }
+	adopt := func(d *daemon) { d.die(); d.rise(options{}) }
+	restart := func(d *daemon) { d.must("restart", "--no-wait", "a") }
 	stopping := func(d *daemon) {
 		d.await("the main process has gone, and is not all", func(s *state) bool { return len(s.process("a", 0).Stragglers) > 0 })
 	}
 	for name, play := range map[string]func(d *daemon, main int){
-		"stopped": func(d *daemon, _ int) {
-			d.die()
-			d.rise(options{})
-			d.must("restart", "--no-wait", "a")
-		},
+		"stopped": func(d *daemon, _ int) { adopt(d); restart(d) },
 		"ended": func(d *daemon, main int) {
 			d.die()
-			kill(d, main)
+			d.kill(main, unix.SIGKILL)
 			d.rise(options{})
 		},
 		"ended, kept": func(d *daemon, main int) {
-			kept(d)
-			kill(d, main)
+			d.must("stop", "--keep")
+			d.gone()
+			d.kill(main, unix.SIGKILL)
 			d.rise(options{})
 		},
-		"death in stop": func(d *daemon, _ int) {
-			d.must("restart", "--no-wait", "a")
-			stopping(d)
-			d.die()
-			d.rise(options{})
-		},
-		"re-exec in stop": func(d *daemon, _ int) {
-			d.die()
-			d.rise(options{})
-			d.must("restart", "--no-wait", "a")
-			stopping(d)
-			d.reexec()
-		},
-		"re-exec": func(d *daemon, _ int) {
-			d.die()
-			d.rise(options{})
-			d.reexec()
-			d.must("restart", "--no-wait", "a")
-		},
-		"both in stop": func(d *daemon, _ int) {
-			d.die()
-			d.rise(options{})
-			d.must("restart", "--no-wait", "a")
-			stopping(d)
-			d.die()
-			d.rise(options{})
-			d.reexec()
-		},
+		"re-exec":         func(d *daemon, _ int) { adopt(d); d.reexec(); restart(d) },
+		"death in stop":   func(d *daemon, _ int) { restart(d); stopping(d); adopt(d) },
+		"re-exec in stop": func(d *daemon, _ int) { adopt(d); restart(d); stopping(d); d.reexec() },
+		"both in stop":    func(d *daemon, _ int) { adopt(d); restart(d); stopping(d); adopt(d); d.reexec() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			eachContainment(t, func(t *testing.T, o options) {

@@ -49,9 +49,6 @@ func FindLeaders(cgroup string, names []string) ([]Leader, error) {
 	}
 	var found []Leader
 	for _, pid := range pids {
-		if pid == os.Getpid() {
-			continue // what it takes over may have started it
-		}
 		if l, ok := lookAt(pid, names); ok && (l.Values != nil || cgroup != "") {
 			found = append(found, l)
 		} else if ok {
@@ -111,8 +108,10 @@ func values(environ []byte, names []string) []string {
 	return out
 }
 
-// listPIDs lists all processes, or those of a control group.
+// listPIDs lists all other processes, or those of a control group: that this one was started
+// by what it takes over does not make it a part of that.
 func listPIDs(cgroup string) (pids []int, err error) {
+	self := os.Getpid()
 	if cgroup == "" {
 		dir, err := os.Open("/proc")
 		if err != nil {
@@ -121,7 +120,7 @@ func listPIDs(cgroup string) (pids []int, err error) {
 		defer dir.Close()
 		names, err := dir.Readdirnames(-1)
 		for _, name := range names {
-			if pid, err := strconv.Atoi(name); err == nil {
+			if pid, err := strconv.Atoi(name); err == nil && pid != self {
 				pids = append(pids, pid)
 			}
 		}
@@ -139,7 +138,7 @@ func listPIDs(cgroup string) (pids []int, err error) {
 			return err
 		}
 		for line := range strings.FieldsSeq(string(text)) {
-			if pid, err := strconv.Atoi(line); err == nil && pid > 0 { // 0: outside our namespace
+			if pid, err := strconv.Atoi(line); err == nil && pid > 0 && pid != self { // 0: outside our namespace
 				pids = append(pids, pid)
 			}
 		}

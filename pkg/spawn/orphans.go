@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -250,14 +251,11 @@ func (p *Pool) SignalTree(token Token, sig int) error {
 	if c == nil || p.closed {
 		return signalError(sig, token, syscall.ESRCH)
 	}
-	o := order{child: c, sig: sig}
-	for i := range p.orders {
-		if q := &p.orders[i]; q.child == c && q.sig == sig && q.settings == nil {
-			return nil // it has not been carried out yet
-		}
+	if slices.ContainsFunc(p.orders, func(o order) bool { return o.child == c && o.sig == sig && o.settings == nil }) {
+		return nil // it has not been carried out yet
 	}
 	c.signals++
-	p.orders = append(p.orders, o)
+	p.orders = append(p.orders, order{child: c, sig: sig})
 	p.wakeWalker()
 	return nil
 }

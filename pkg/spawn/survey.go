@@ -31,13 +31,10 @@ func TakeSurvey() (*Survey, error) {
 	}
 	s := &Survey{sessions: make(map[int][]int), outputs: make(map[string][]int)}
 	for _, pid := range all {
-		if pid == os.Getpid() {
-			continue // that it was started by what it takes over does not make it a part of that
-		}
 		if sid, err := unix.Getsid(pid); err == nil && sid > 0 && sid != pid { // 0: the kernel's
 			s.sessions[sid] = append(s.sessions[sid], pid)
 		}
-		for _, to := range outputsOf(pid) {
+		for _, to := range OutputsOf(pid) {
 			s.outputs[to] = append(s.outputs[to], pid)
 		}
 	}
@@ -60,7 +57,7 @@ func (s *Survey) strays(main int, place *Place) (pids []int) {
 		}
 	}
 	for _, pid := range s.outputs[place.Output] {
-		if !seen[pid] && slices.Contains(outputsOf(pid), place.Output) {
+		if !seen[pid] && slices.Contains(OutputsOf(pid), place.Output) {
 			seen[pid] = true
 			pids = append(pids, pid)
 		}
@@ -68,8 +65,9 @@ func (s *Survey) strays(main int, place *Place) (pids []int) {
 	return pids
 }
 
-// outputsOf are what a process writes to, each as Place.Output has it.
-func outputsOf(pid int) (to []string) {
+// OutputsOf are what a process writes to on standard output and standard error, each as
+// Place.Output has it; none if that may not be read, see proc_pid_fd(5).
+func OutputsOf(pid int) (to []string) {
 	for _, fd := range []string{"1", "2"} {
 		path, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/fd/" + fd)
 		if dot := strings.LastIndexByte(path, '.'); err == nil && dot > 0 {

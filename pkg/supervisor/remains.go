@@ -268,13 +268,7 @@ func leftBy(in Search, l spawn.Leader) (p remnant, ok bool) {
 			return p, base == cgroupName(p.id.Entry, p.id.Slot)
 		}
 	}
-	for _, fd := range []string{"1", "2"} {
-		to, err := os.Readlink("/proc/" + strconv.Itoa(l.PID) + "/fd/" + fd)
-		if err == nil && strings.HasPrefix(to, outputOf(in.Output, p.id)) {
-			return p, true
-		}
-	}
-	return p, false
+	return p, slices.Contains(spawn.OutputsOf(l.PID), outputOf(in.Output, p.id))
 }
 
 // cgroupOf returns the name of the cgroup of a process right below those of the

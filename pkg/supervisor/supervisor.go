@@ -102,10 +102,10 @@ type Supervisor struct {
 	machine   *fsm.Machine
 	config    *config.Config
 	launchers map[string]*launcher
+	outputs   string // the directory of the FIFOs, as the kernel names it
 
 	// Which token of pkg/spawn is which incarnation. Tokens are never used
 	// twice, so news of an incarnation that is no more finds nothing here.
-	outputs   string // the directory of the FIFOs, as the kernel names it
 	lastToken spawn.Token
 	children  map[spawn.Token]*child
 	tokens    map[fsm.ID]spawn.Token
